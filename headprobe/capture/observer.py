@@ -1,0 +1,264 @@
+"""observing(): show every attention call of a model's forward passes to a function, tile by tile."""
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
+from headprobe.capture.masks import InputMasks
+from headprobe.capture.naming import Frame, Layers, attention_modules, one_directional, visible
+from headprobe.capture.softmax import SoftmaxTap
+from headprobe.capture.validate import validate
+from headprobe.errors import InputError, UsageError
+from headprobe.tile import AttentionTile, Kind, Site, positions
+
+Receive = Callable[[AttentionTile], None]
+ROUTERS = re.compile("router|gate|gating|expert|moe", re.IGNORECASE)  # a softmax over experts is no attention
+
+
+@contextmanager
+def observing(
+    model: nn.Module, receive: Receive, *, tile_bytes: int = 2**28, allow_invalid: bool = False
+) -> Iterator["Observer"]:
+    """Show every attention call of `model`'s forward passes to `receive`, as `AttentionTile`s in order of execution.
+
+    The model must be a transformers model in eval mode with eager attention, and computes what it would compute
+    unwatched. A call whose probabilities take more than `tile_bytes` (in float32) is run some query rows at a time,
+    so that no more of them ever exists. Padding is read from the masks that the model is called with. A tile is the
+    receiver's to read while it runs; keep what you compute from it, not the tile.
+
+    Raises `InputError` when a site's first tile is not a distribution over the visible keys (not with
+    `allow_invalid`), when attention is computed in a way that shows no probabilities, and at the end of the first
+    forward pass when an attention module was not seen; `UsageError` for a model in training mode, one that is not
+    eager, or one that is being observed already.
+    """
+    observer = Observer(model, receive, tile_bytes, allow_invalid)
+    with ExitStack() as stack:
+        stack.enter_context(listening(model.modules(), observer))
+        for handle in observer.hooks():
+            stack.callback(handle.remove)
+        stack.enter_context(SoftmaxTap(observer))
+        yield observer
+
+
+class Observer:
+    """Both taps' listener: knows which module is running, names sites, makes tiles and hands them on."""
+
+    def __init__(self, model: nn.Module, receive: Receive, tile_bytes: int, allow_invalid: bool) -> None:
+        self.model = model
+        self.receive = receive
+        self.tile_bytes = tile_bytes
+        self.allow_invalid = allow_invalid
+        self.sites: list[Site] = []
+        self._known: dict[tuple[str, int], Site] = {}
+        self._layers = Layers()
+        self._paths = {module: path for path, module in model.named_modules()}
+        self._signature = inspect.signature(model.forward)
+        self._frames: list[Frame] = []
+        self._calls: Counter[str] = Counter()
+        self._masks = InputMasks({})
+        self._passes = 0
+        self._sequences = 0
+        self._inside_interface = False
+
+    # --- the forward pass ---------------------------------------------------------------------------------------
+
+    def hooks(self) -> Iterator[Any]:
+        """Register the hooks that follow the running module; the caller removes the handles."""
+        yield self.model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True)
+        for module in self._paths:
+            yield module.register_forward_pre_hook(self._enter, with_kwargs=True)
+            yield module.register_forward_hook(self._leave, prepend=True)
+        yield self.model.register_forward_hook(self._end)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.model.training:
+            raise UsageError("E-TRAINING", "the model is in training mode: dropout changes attention", "Call .eval().")
+        arguments = dict(self._signature.bind_partial(*args, **kwargs).arguments)
+        arguments.update(arguments.pop("kwargs", {}))
+        self._masks = InputMasks(arguments)
+        self._frames.clear()
+        self._calls.clear()
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if self._frames and given:
+            frame = self._frames[-1]
+            frame.read += [given[0]] if any(given[0] is other for other in frame.others) else []
+        self._frames.append(Frame(module, self._paths[module], given[1:], []))
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._frames.pop()
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._passes += 1
+        self._sequences += self._masks.batch
+        if self._passes == 1:
+            self._refuse_unseen()
+
+    def _refuse_unseen(self) -> None:
+        seen = {site.path for site in self.sites}
+        unseen = [
+            path
+            for path in attention_modules(self.model)
+            if not any(f"{s}.".startswith(f"{path}.") or f"{path}.".startswith(f"{s}.") for s in seen)
+        ]
+        if unseen:
+            raise InputError(
+                "E-CAPTURE",
+                f"{len(unseen)} attention layers of {type(self.model).__name__} were not seen: {', '.join(unseen)}",
+                "Nothing was measured, since a report without them would mislead.",
+            )
+        if not self.sites:
+            raise InputError("E-NOATTN", f"{type(self.model).__name__} has no attention layers")
+
+    # --- the taps -----------------------------------------------------------------------------------------------
+
+    def attend(
+        self,
+        function: AttentionFunction,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The interface tap: run the call, whole where it fits the tile, and show what its softmax gave."""
+        batch, heads, queries = query.shape[:3]
+        keys = key.shape[2]
+        mask = attention_mask if attention_mask is None else attention_mask[..., :keys]
+        structure = visible(mask)
+        groups = getattr(module, "num_key_value_groups", 1)
+        kv_heads = key.shape[1] if key.shape[1] < heads or not isinstance(groups, int) else heads // groups
+        sink = options.get("s_aux") is not None
+        call = (batch, heads, queries, keys)
+        site = self._site(self._paths[module], call, structure, kv_heads, sink)
+
+        def see(start: int, probs: Tensor) -> None:
+            self._deliver(site, probs, structure, start, queries)
+
+        rows = max(1, self.tile_bytes // (batch * heads * keys * 4))
+        self._inside_interface = True
+        try:
+            if rows < queries:
+                return run_tiled(function, module, query, (key, value, mask), options, rows, see), None
+            output, probs = function(module, query, key, value, attention_mask, **options)
+        finally:
+            self._inside_interface = False
+        see(0, probabilities(module, probs))
+        return output, probs
+
+    def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
+        """The softmax tap: a softmax outside the interface, if its module and shape make it attention."""
+        frame = self._running()
+        if frame is None or self._inside_interface or ROUTERS.search(type(frame.module).__name__):
+            return
+        batch = self._masks.batch
+        named = "attention" in type(frame.module).__name__.lower()
+        if scores.dim() == 3 and named and scores.shape[0] % batch == 0:  # heads folded into the batch axis
+            scores, probs = (x.unflatten(0, (batch, x.shape[0] // batch)) for x in (scores, probs))
+        if scores.dim() != 4 or dim not in (-1, 3) or scores.shape[0] != batch:
+            if named:
+                raise InputError(
+                    "E-LAYOUT",
+                    f"{frame.path} ({type(frame.module).__name__}) has a softmax of shape {list(scores.shape)},"
+                    " which is not [batch, head, query, key]",
+                    "This architecture is not supported.",
+                )
+            return
+        structure = visible((scores > -9e3) | (probs > 0))
+        heads, queries = scores.shape[1:3]
+        groups = getattr(frame.module, "num_key_value_groups", 1)
+        kv_heads = heads // groups if isinstance(groups, int) else heads
+        site = self._site(frame.path, (batch, heads, queries, scores.shape[3]), structure, kv_heads, False)
+        self._deliver(site, probs, structure, 0, queries)
+
+    def fused(self, operator: str) -> None:
+        """The softmax tap: torch computed attention without ever holding its probabilities."""
+        frame = self._running()
+        if frame is not None and not self._inside_interface:
+            raise InputError(
+                "E-CAPTURE",
+                f"{frame.path} ({type(frame.module).__name__}) computes attention in one call"
+                f" ({operator.removeprefix('aten::')}), which shows no probabilities",
+                "This architecture is not supported.",
+            )
+
+    def _running(self) -> Frame | None:
+        frames = [frame for frame in self._frames if not isinstance(frame.module, nn.Softmax | nn.Dropout)]
+        return frames[-1] if frames else None
+
+    # --- sites and tiles ----------------------------------------------------------------------------------------
+
+    def _site(
+        self, path: str, call: tuple[int, int, int, int], structure: Tensor | None, kv_heads: int, sink: bool
+    ) -> Site:
+        visit = self._calls[path]
+        self._calls[path] += 1
+        if (path, visit) not in self._known:
+            kind = self._kind(call, structure)
+            site = Site(
+                len(self.sites), path, kind, self._layers.number(path, kind), call[1], kv_heads, sink
+            )
+            self._known[path, visit] = site
+            self.sites.append(site)
+        site = self._known[path, visit]
+        if site.heads != call[1]:
+            raise InputError("E-CAPTURE", f"{path} had {site.heads} heads in one forward pass and {call[1]} in another")
+        return site
+
+    def _kind(self, call: tuple[int, int, int, int], structure: Tensor | None) -> Kind:
+        batch, _, queries, keys = call
+        frame = self._running()
+        if frame is not None and frame.reads_elsewhere(batch, keys):
+            return "cross"
+        causal = bool(getattr(frame.module, "is_causal", False)) if frame else False
+        if structure is None or structure.is_meta or queries != keys or queries == 1:
+            return "decoder" if causal and (structure is not None or queries == 1) else "encoder"
+        valid = self._masks.for_self_attention(queries, structure.device)
+        return "decoder" if one_directional(structure, valid) else "encoder"
+
+    def _deliver(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> None:
+        computed_in = probs.dtype
+        probs = probs if computed_in == torch.float64 else probs.float()
+        keys = probs.shape[3]
+        query_mask, key_mask = self._masks.of(site, queries, keys, probs.device)
+        if site.sink:
+            probs = torch.cat([probs, 1 - probs.sum(-1, keepdim=True)], dim=-1)
+        rows = slice(start, start + probs.shape[2])
+        key_positions = positions(key_mask)
+        if structure is not None and structure.shape[1] > 1:
+            structure = structure[:, rows]
+        if site.sink:
+            key_mask, key_positions, structure = _with_virtual_key(key_mask, key_positions, structure)
+        tile = AttentionTile(
+            site=site,
+            probs=probs,
+            query_mask=query_mask[:, rows],
+            key_mask=key_mask,
+            start=start,
+            queries=queries,
+            query_positions=positions(query_mask)[:, rows],
+            key_positions=key_positions,
+            sequences=torch.arange(self._masks.batch, device=probs.device) + self._sequences,
+            structure=structure,
+        )
+        if self._passes == 0 and not probs.is_meta and not self.allow_invalid:
+            validate(tile, computed_in)
+        self.receive(tile)
+
+
+def _with_virtual_key(
+    key_mask: Tensor, key_positions: Tensor, structure: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A last key column that every query sees and that stands at no position."""
+    key_mask = nn.functional.pad(key_mask, (0, 1), value=True)
+    key_positions = nn.functional.pad(key_positions, (0, 1), value=-1)
+    return key_mask, key_positions, None if structure is None else nn.functional.pad(structure, (0, 1), value=True)

@@ -1,0 +1,38 @@
+"""The second tap: every softmax that torch runs while an observed model is in its forward pass.
+
+It takes what does not go through transformers' attention interface, and it notices attention that torch computes in
+one fused call, whose probabilities never exist.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+SOFTMAX = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default)
+FUSED = ("aten::_scaled_dot_product", "aten::_native_multi_head_attention", "aten::_transformer_encoder_layer_fwd")
+
+
+class SoftmaxListener(Protocol):
+    """Who is told of a softmax or a fused attention call."""
+
+    def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None: ...
+
+    def fused(self, operator: str) -> None: ...
+
+
+class SoftmaxTap(TorchDispatchMode):
+    """Tells `listener` of every softmax; what the listener does itself is not watched."""
+
+    def __init__(self, listener: SoftmaxListener) -> None:
+        super().__init__()
+        self.listener = listener
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in SOFTMAX:
+            self.listener.softmax(args[0], args[1], result)
+        elif func.name().startswith(FUSED):
+            self.listener.fused(func.name())
+        return result

@@ -1,0 +1,194 @@
+"""The only shape in which attention travels: a site and some of its query rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from headprobe.errors import InputError
+
+Kind = Literal["encoder", "decoder", "cross"]
+KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
+Shared = TypeVar("Shared")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention call of a forward pass.
+
+    `index` counts the sites of a pass in order of execution; a shared layer that is visited twice is two sites.
+    `path` is the module's, `layer` its 0-based index within its stack. `heads` query heads share `kv_heads` key-value
+    heads, in contiguous groups of equal size. With `sink` the last key column is virtual: the mass that a learned
+    sink takes, which belongs to no token.
+    """
+
+    index: int
+    path: str
+    kind: Kind
+    layer: int
+    heads: int
+    kv_heads: int
+    sink: bool = False
+
+    def kv_group(self, head: int) -> int:
+        """The key-value head that query head `head` reads."""
+        return head * self.kv_heads // self.heads
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionTile:
+    """Some query rows of one site, all keys: attention probabilities after softmax.
+
+    `probs` is [batch, head, query, key], float32 or float64. `query_mask` [batch, query] and `key_mask` [batch, key]
+    are False at padding. `structure` [batch or 1, query, key] is False where the model's own mask (causal, window)
+    hides a key; None means that it hides none. `start` is the position of the first row among the `queries` rows that
+    the site has in this forward pass: a tile with `start == 0` and `probs.shape[2] == queries` is whole.
+    `query_positions` and `key_positions` are ranks among the valid tokens of their sequence, -1 at padding, so that
+    left and right padding look the same. `sequences` [batch] numbers the sequences; `special_keys` and
+    `special_queries` mark special tokens where the caller knows them.
+    """
+
+    site: Site
+    probs: Tensor
+    query_mask: Tensor
+    key_mask: Tensor
+    start: int
+    queries: int
+    query_positions: Tensor
+    key_positions: Tensor
+    sequences: Tensor
+    structure: Tensor | None = None
+    special_keys: Tensor | None = None
+    special_queries: Tensor | None = None
+    _memo: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        probs: Tensor,
+        *,
+        site: Site | None = None,
+        query_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        structure: Tensor | None = None,
+        special_keys: Tensor | None = None,
+        sequences: Tensor | None = None,
+    ) -> "AttentionTile":
+        """A whole tile from probabilities alone: the door for tests, notebooks and metric authors."""
+        batch, heads, queries, keys = probs.shape
+        site = site or Site(0, "site", "encoder", 0, heads, heads)
+        query_mask = torch.ones(batch, queries, dtype=torch.bool) if query_mask is None else query_mask
+        key_mask = torch.ones(batch, keys, dtype=torch.bool) if key_mask is None else key_mask
+        return cls(
+            site=site,
+            probs=probs,
+            query_mask=query_mask,
+            key_mask=key_mask,
+            start=0,
+            queries=queries,
+            query_positions=positions(query_mask),
+            key_positions=positions(key_mask),
+            sequences=torch.arange(batch) if sequences is None else sequences,
+            structure=structure,
+            special_keys=special_keys,
+        )
+
+    def once(self, derive: Callable[["AttentionTile"], Shared]) -> Shared:
+        """`derive(self)`, computed at most once a tile: how metrics share logarithms, Grams and row sums."""
+        if derive not in self._memo:
+            self._memo[derive] = derive(self)
+        return cast(Shared, self._memo[derive])
+
+    @property
+    def whole(self) -> bool:
+        """True if the tile holds every query row of its site in this forward pass."""
+        return self.start == 0 and self.probs.shape[2] == self.queries
+
+    @cached_property
+    def support(self) -> Tensor:
+        """[batch, query, key] bool: the keys that each query may see (METRICS: S). Rows of padding are all False."""
+        seen = self.key_mask[:, None, :] & self.query_mask[:, :, None]
+        return seen if self.structure is None else seen & self.structure
+
+    @cached_property
+    def support_size(self) -> Tensor:
+        """[batch, query] int64: number of keys that each query may see, 0 at padding."""
+        return self.support.sum(-1)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """`probs` with the rows of padding set to zero, so that sums over queries need no mask."""
+        if bool(self.query_mask.all()):
+            return self.probs
+        return self.probs.masked_fill(~self.query_mask[:, None, :, None], 0.0)
+
+    @property
+    def aligned(self) -> bool:
+        """True where query and key positions mean the same tokens, which they don't in cross-attention."""
+        return self.site.kind != "cross"
+
+    def cut(self, first: int, last: int) -> "AttentionTile":
+        """The tile's rows `first` to `last`, as a tile of their own."""
+        rows = slice(first, last)
+        structure = self.structure
+        if structure is not None and structure.shape[1] > 1:
+            structure = structure[:, rows]
+        return replace(
+            self,
+            probs=self.probs[:, :, rows],
+            query_mask=self.query_mask[:, rows],
+            query_positions=self.query_positions[:, rows],
+            special_queries=None if self.special_queries is None else self.special_queries[:, rows],
+            structure=structure,
+            start=self.start + first,
+        )
+
+    def uniform(self) -> "AttentionTile":
+        """Uniform attention under the same mask, as one head: what every metric's baseline is computed from."""
+        size = self.support_size.clamp(min=1).to(self.probs.dtype)
+        probs = (self.support.to(self.probs.dtype) / size[..., None])[:, None]
+        return replace(self, probs=probs, site=replace(self.site, heads=1, kv_heads=1))
+
+    def without_special_queries(self) -> "AttentionTile":
+        """The same attention, special tokens left out as queries."""
+        if self.special_queries is None:
+            return self
+        return replace(self, query_mask=self.query_mask & ~self.special_queries)
+
+    def without_special_keys(self) -> "AttentionTile":
+        """The same attention, special tokens left out as keys and the rest of each row scaled to sum to one.
+
+        A row whose mass is all on special tokens has no rest: the query is left out for every head of the site.
+        """
+        if self.special_keys is None:
+            return self
+        kept = self.probs.masked_fill(self.special_keys[:, None, None, :], 0.0)
+        mass = kept.sum(-1, keepdim=True)
+        tiny = torch.finfo(kept.dtype).tiny
+        query_mask = self.query_mask & (mass[..., 0] > tiny).all(1)
+        return replace(
+            self,
+            probs=kept / mass.clamp(min=tiny),
+            query_mask=query_mask,
+            key_mask=self.key_mask & ~self.special_keys,
+            special_keys=None,
+        )
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Rank of each token among the valid tokens of its sequence, -1 at padding. `mask` is [batch, length] bool."""
+    return (mask.long().cumsum(-1) - 1).masked_fill(~mask, -1)
+
+
+def pooled(tiles: list[AttentionTile]) -> AttentionTile:
+    """The heads of several sites over the same queries and keys as the heads of one tile, in the order given."""
+    first = tiles[0]
+    for tile in tiles[1:]:
+        if tile.probs.shape[2:] != first.probs.shape[2:] or not torch.equal(tile.support, first.support):
+            raise InputError("E-PAIRS", f"{tile.site.path} and {first.site.path} see different keys")
+    heads = sum(tile.site.heads for tile in tiles)
+    site = Site(first.site.index, "pooled", first.site.kind, first.site.layer, heads, heads, first.site.sink)
+    return replace(first, site=site, probs=torch.cat([tile.probs for tile in tiles], dim=1))
