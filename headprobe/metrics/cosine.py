@@ -1,0 +1,41 @@
+"""M6: cosine similarity of heads, query by query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.shared import comparable, head_gram, mean_of_pairs, pair_sums
+from headprobe.metrics.totals import PairSums
+
+if TYPE_CHECKING:
+    from headprobe.tile import AttentionTile
+
+
+class Cosine:
+    """Cosine of two heads' rows of the same query, mean over queries that see at least two keys."""
+
+    name = "cosine"
+    shape: Shape = "rows"
+    pairwise = True
+    columns = (
+        Column("cos", "pair", "mean cosine of the two heads' rows", high=1.0, more="alike"),
+        Column("rcos_heads", "layer", "mean squared cosine of two heads' rows", high=1.0, more="redundant"),
+    )
+    formula = "cos = mean over t of a_g·a_h / (‖a_g‖ ‖a_h‖); rcos_heads = mean over g ≠ h and t of its square"
+    baseline = "1 (uniform heads are the same head)"
+    source = "Kovaleva et al. 2019, §4.3, taken query by query"
+
+    def observe(self, tile: AttentionTile) -> PairSums:
+        import torch
+
+        gram = tile.once(head_gram)
+        x = gram.diagonal(dim1=-2, dim2=-1)
+        inverse = torch.where(x > 0, x, 1.0).rsqrt()
+        cosine = gram * inverse[..., :, None] * inverse[..., None, :] * comparable(tile)[..., None, None]
+        sums = torch.stack([cosine.sum(1, dtype=torch.float64), cosine.square().sum(1, dtype=torch.float64)], 1)
+        return pair_sums(tile, sums)
+
+    def compute(self, total: PairSums) -> Values:
+        cosine, square = total.mean()
+        return Values(layers={"rcos_heads": mean_of_pairs(square)}, pairs={"cos": cosine.clamp(max=1.0)})

@@ -1,0 +1,51 @@
+"""M8: how spread out a head's attention is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.shared import comparable, mean_over_queries, row_entropy
+from headprobe.metrics.totals import PerSequence
+
+if TYPE_CHECKING:
+    from headprobe.tile import AttentionTile
+
+
+class Entropy:
+    """Entropy of each query's row, what it amounts to in keys, and the largest weight."""
+
+    name = "entropy"
+    shape: Shape = "rows"
+    pairwise = False
+    columns = (
+        Column("entropy", "head", "mean entropy of a row", "nats", more="diffuse", paired=True),
+        Column("entropy_norm", "head", "mean of entropy / ln s, s visible keys", high=1.0, more="diffuse", paired=True),
+        Column("eff_keys", "head", "mean of exp(entropy)", "keys", low=1.0, more="diffuse"),
+        Column("confidence", "head", "mean of the largest weight of a row", "mass", high=1.0, more="peaked", paired=True),
+    )
+    formula = "H = -Σ p ln p; entropy_norm = H / ln s; eff_keys = exp H; confidence = max p; means over queries"
+    baseline = "entropy ln s, eff_keys s, confidence 1/s, each averaged over the queries; entropy_norm 1"
+    source = "Clark et al. 2019, §3.3; confidence: Voita et al. 2019, §4"
+
+    def observe(self, tile: AttentionTile) -> PerSequence:
+        entropy = tile.once(row_entropy)
+        size = tile.support_size.clamp(min=2).to(entropy.dtype)
+        valid = tile.query_mask
+        return mean_over_queries(
+            tile,
+            [
+                (entropy, valid),
+                (entropy / size.log()[:, None], comparable(tile)),
+                (entropy.exp(), valid),
+                (tile.rows.amax(-1), valid),
+            ],
+        )
+
+    def compute(self, total: PerSequence) -> Values:
+        mean, means = total.mean(), total.means()
+        return Values(
+            heads={column.name: mean[:, i] for i, column in enumerate(self.columns)},
+            sequences={c.name: means[..., i] for i, c in enumerate(self.columns) if c.paired},
+            numbers=total.numbers,
+        )

@@ -1,0 +1,79 @@
+"""M4: Kullback-Leibler divergence between heads, both directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.shared import TINY, comparable, mean_of_pairs, pair_sums
+from headprobe.metrics.totals import PairSums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headprobe.tile import AttentionTile
+
+
+@dataclass(frozen=True)
+class KL:
+    """KL(g ‖ h) of two heads' rows of the same query, smoothed on the support.
+
+    Every row is mixed with uniform attention over its own support, p̃ = (1 - λ) p + λ/s, so that a key that one head
+    ignores costs a finite amount which doesn't depend on a hidden epsilon. `kl_inf_frac` says how often the
+    unsmoothed divergence would have been infinite.
+    """
+
+    smoothing: float = 1e-3
+
+    name = "kl"
+    shape: Shape = "rows"
+    pairwise = True
+    columns = (
+        Column("kl_mean", "head", "mean over the site's other heads of KL(this ‖ other)", "nats", more="different", paired=True),
+        Column("kl_mean", "layer", "mean over ordered pairs of heads", "nats", more="different"),
+        Column("kl_inf_frac", "layer", "share of ordered pairs and queries with infinite unsmoothed KL", high=1.0,
+               more="heads ignore each other's keys altogether"),
+        Column("kl_ab", "pair", "KL(a ‖ b)", "nats", more="different"),
+        Column("kl_ba", "pair", "KL(b ‖ a)", "nats", more="different"),
+    )  # fmt: skip
+    formula = "KL(g ‖ h) = mean over t of Σₖ p̃ ln(p̃ / q̃), p̃ = (1 - λ) p + λ/s on the s visible keys, λ = 0.001"
+    baseline = "0 (uniform heads are the same head)"
+    source = "Kullback and Leibler 1951; λ as in Clark et al. 2019"
+
+    def observe(self, tile: AttentionTile) -> PairSums:
+        import torch
+
+        where = comparable(tile)[:, None, :, None]
+        floor = tile.support * (self.smoothing / tile.support_size.clamp(min=1))[..., None]
+        smooth = ((1 - self.smoothing) * tile.rows + floor[:, None]) * where
+        logs = (smooth + TINY).log_()
+        # One matrix product a sequence gives all cross terms Σ p̃ ln q̃; float64 since KL is a difference of two of them.
+        cross = torch.stack([p.double() @ q.double().mT for p, q in zip(smooth.flatten(2), logs.flatten(2), strict=True)])
+        divergence = cross.diagonal(dim1=-2, dim2=-1)[..., None] - cross
+        return pair_sums(tile, torch.stack([divergence, _infinite(tile)], 1))
+
+    def compute(self, total: PairSums) -> Values:
+        divergence, infinite = total.mean()
+        divergence = divergence.clamp(min=0.0)
+        return Values(
+            heads={"kl_mean": total.rows.mean()[:, 0]},
+            layers={"kl_mean": mean_of_pairs(divergence), "kl_inf_frac": mean_of_pairs(infinite)},
+            pairs={"kl_ab": divergence, "kl_ba": divergence.mT},
+            sequences={"kl_mean": total.rows.means()[..., 0]},
+            numbers=total.rows.numbers,
+        )
+
+
+def _infinite(tile: AttentionTile) -> Tensor:
+    """[batch, head, head] float64: queries for which row p has mass on a key where row q has none."""
+    import torch
+
+    rows = tile.rows
+    absent = (rows == 0) & (tile.support & comparable(tile)[..., None])[:, None]
+    heads = rows.shape[1]
+    if not bool(absent.any()):
+        return torch.zeros(len(rows), heads, heads, dtype=torch.float64, device=rows.device)
+    present = (rows > 0).to(rows.dtype).transpose(1, 2)
+    keys = present @ absent.to(rows.dtype).permute(0, 2, 3, 1)
+    return (keys > 0).sum(1).double()
