@@ -1,0 +1,194 @@
+"""Totals become tables: the last step of a scan, and the last that sees a tensor."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from headprobe.collect import BASELINES, Collector
+from headprobe.errors import InputError
+from headprobe.load.collate import Input
+from headprobe.metrics import Metric, Values
+from headprobe.report import Provenance, Report
+from headprobe.tile import Site
+
+HEADS = (
+    "site", "path", "kind", "layer", "head", "kv_group", "sequences", "queries",
+    "row_error", "leak", "zero_frac",
+    "aat_fro", "aat_sq", "aat_unit", "aat01", "overlap", "diffuse", "rcos", "rcos_excess",
+    "aat_heads_share", "entropy", "entropy_norm", "eff_keys", "confidence",
+    "self_mass", "prev_mass", "next_mass", "first_mass", "first_mass_excl_first", "special_mass",
+    "mean_distance", "mean_distance_excl_first", "sink_virtual", "dropped_mass",
+    "kl_mean", "js_mean", "nearest_layer", "nearest_head", "nearest_js",
+)  # fmt: skip
+LAYERS = (
+    "site", "path", "kind", "layer", "heads", "queries", "aat_heads", "aat_heads_queries", "rcos_heads",
+    "kl_mean", "kl_inf_frac", "js_mean", "effective_heads", "effective_heads_2",
+)  # fmt: skip
+PAIRS = (
+    "site_a", "layer_a", "head_a", "site_b", "layer_b", "head_b", "same_kv_group", "cos", "js", "kl_ab", "kl_ba", "bc",
+)  # fmt: skip
+ROW_TOLERANCE = {"float64": 1e-9, "float32": 1e-5, "float16": 1e-3, "bfloat16": 5e-3}
+
+Row = dict[str, Any]
+PairValues = dict[tuple[Site, int, Site, int], Row]
+
+
+def assemble(
+    collector: Collector,
+    columns: frozenset[str],
+    inputs: list[Input],
+    provenance: Provenance,
+    notes: list[str],
+    *,
+    allow_invalid: bool,
+) -> Report:
+    """The report of everything that a collector has seen, with the chosen `columns`."""
+    sites = sorted(collector.queries, key=lambda site: site.index)
+    values = {site: _compute(collector.metrics, collector.totals[site]) for site in sites}
+    if not allow_invalid:
+        _refuse_invalid(values, provenance.dtype)
+    pairs = _pairs(collector, sites, values)
+    head_rows = [row for site in sites for row in _head_rows(site, values[site], collector)]
+    _add_nearest(head_rows, pairs)
+    keep = columns | {"dropped_mass", *(("nearest_layer", "nearest_head", "nearest_js") if "js" in columns else ())}
+    report = Report(
+        provenance=provenance,
+        heads=_frame(head_rows, HEADS, keep),
+        layers=_frame([_layer_row(site, values[site], collector) for site in sites], LAYERS, keep),
+        pairs=_frame(
+            [_pair_row(key, row) for key, row in pairs.items()], PAIRS, keep | {"kl_ab", "kl_ba"} & columns
+        ),
+        sequences=_frame([row for site in sites for row in _sequence_rows(site, values[site])], (), keep),
+        baselines=_frame([_baseline_row(site, collector) for site in sites], HEADS, keep),
+        inputs=pd.DataFrame([_input_row(item) for item in inputs], columns=["sequence", "length", "cut", "sha256"]),
+        notes=tuple(notes),
+    )
+    return report
+
+
+def _compute(metrics: Iterable[Metric], totals: dict[str, Any]) -> list[Values]:
+    return [metric.compute(totals[metric.name]) for metric in metrics if metric.name in totals]
+
+
+def _refuse_invalid(values: dict[Site, list[Values]], dtype: str) -> None:
+    """M0 over the whole scan: the first batch was checked when it came."""
+    for site, computed in values.items():
+        heads = {name: column for part in computed for name, column in part.heads.items()}
+        error, leak = float(heads["row_error"].max()), float(heads["leak"].max())
+        if not (error <= ROW_TOLERANCE[dtype] and leak <= 1e-6):  # a NaN is no number within bounds
+            raise InputError(
+                "E-INVALID",
+                f"attention of {site.path} is no distribution: rows off one by {error:.3g}, {leak:.3g} of mass on hidden keys",
+                "Measure it all the same with --allow-invalid.",
+            )
+
+
+def _numbers(column: Tensor) -> list[float]:
+    return [float(value) for value in column.double().cpu()]
+
+
+def _head_rows(site: Site, values: list[Values], collector: Collector) -> list[Row]:
+    columns = {name: _numbers(column) for part in values for name, column in part.heads.items()}
+    if site in collector.dropped:
+        columns["dropped_mass"] = _numbers(collector.dropped[site].mean()[:, 0])
+    common = {"site": site.index, "path": site.path, "kind": site.kind, "layer": site.layer}
+    counts = {"sequences": collector.sequences[site], "queries": int(collector.queries[site])}
+    return [
+        {**common, "head": head, "kv_group": site.kv_group(head), **counts}
+        | {name: column[head] for name, column in columns.items()}
+        for head in range(site.heads)
+    ]
+
+
+def _layer_row(site: Site, values: list[Values], collector: Collector) -> Row:
+    row: Row = {"site": site.index, "path": site.path, "kind": site.kind, "layer": site.layer, "heads": site.heads}
+    row["queries"] = int(collector.queries[site])
+    return row | {name: float(value) for part in values for name, value in part.layers.items()}
+
+
+def _baseline_row(site: Site, collector: Collector) -> Row:
+    row: Row = {"site": site.index, "path": site.path, "kind": site.kind, "layer": site.layer}
+    metrics = [metric for metric in collector.metrics if metric.name in BASELINES]
+    for part in _compute(metrics, collector.baselines[site]):
+        row |= {name: float(column[0]) for name, column in part.heads.items()}
+    return row
+
+
+def _sequence_rows(site: Site, values: list[Values]) -> list[Row]:
+    """A row a sequence and head, with the columns that are kept for paired comparisons."""
+    rows: dict[tuple[int, int], Row] = {}
+    for part in values:
+        if part.numbers is None:
+            continue
+        numbers = part.numbers.tolist()
+        for name, matrix in part.sequences.items():
+            for number, heads in zip(numbers, matrix.tolist(), strict=True):
+                for head, value in enumerate(heads):
+                    row = rows.setdefault((number, head), {"sequence": number, "site": site.index, "head": head})
+                    row[name] = value
+    return [rows[key] for key in sorted(rows)]
+
+
+def _pairs(collector: Collector, sites: list[Site], values: dict[Site, list[Values]]) -> PairValues:
+    """Every unordered pair: within each site, and across the sites of each pool."""
+    pairs: PairValues = {}
+    if collector.pools:
+        for pool in collector.pools:
+            heads = [(site, head) for site in pool.sites for head in range(site.heads)]
+            _add_pairs(pairs, heads, _compute(collector.metrics, pool.totals))
+    else:
+        for site in sites:
+            _add_pairs(pairs, [(site, head) for head in range(site.heads)], values[site])
+    return pairs
+
+
+def _add_pairs(pairs: PairValues, heads: list[tuple[Site, int]], values: list[Values]) -> None:
+    matrices = {name: matrix.cpu().tolist() for part in values for name, matrix in part.pairs.items()}
+    for i, (site_a, head_a) in enumerate(heads if matrices else []):
+        for j in range(i + 1, len(heads)):
+            site_b, head_b = heads[j]
+            pairs[site_a, head_a, site_b, head_b] = {name: matrix[i][j] for name, matrix in matrices.items()}
+
+
+def _pair_row(key: tuple[Site, int, Site, int], values: Row) -> Row:
+    site_a, head_a, site_b, head_b = key
+    shared = site_a == site_b and site_a.kv_group(head_a) == site_b.kv_group(head_b)
+    return {
+        "site_a": site_a.index, "layer_a": site_a.layer, "head_a": head_a,
+        "site_b": site_b.index, "layer_b": site_b.layer, "head_b": head_b, "same_kv_group": shared,
+    } | values  # fmt: skip
+
+
+def _add_nearest(rows: list[Row], pairs: PairValues) -> None:
+    """The partner with the smallest JS in the scope, for each head; the first of several equally near ones."""
+    best: dict[tuple[int, int], tuple[float, int, int]] = {}
+    for (site_a, head_a, site_b, head_b), values in pairs.items():
+        js = values.get("js", float("nan"))
+        for me, other in (((site_a, head_a), (site_b, head_b)), ((site_b, head_b), (site_a, head_a))):
+            found = (js, other[0].layer, other[1])
+            key = (me[0].index, me[1])
+            if js == js and (key not in best or js < best[key][0]):
+                best[key] = found
+    for row in rows:
+        js, layer, head = best.get((row["site"], row["head"]), (float("nan"), pd.NA, pd.NA))
+        row |= {"nearest_layer": layer, "nearest_head": head, "nearest_js": js}
+
+
+def _input_row(item: Input) -> Row:
+    return {"sequence": item.number, "length": item.ids.shape[-1], "cut": item.was_cut, "sha256": item.sha256}
+
+
+def _frame(rows: list[Row], order: tuple[str, ...], keep: Iterable[str]) -> pd.DataFrame:
+    """Rows as a table: what names a row first, then the columns to `keep` in the given order, plug-ins' last."""
+    kept = set(keep)
+    names = {"sequence", *HEADS[:8], *LAYERS[:6], *PAIRS[:7]}
+    found = list(dict.fromkeys(name for row in rows for name in row))
+    chosen = [name for name in order if name in found] + [name for name in found if name not in order]
+    table = pd.DataFrame(rows, columns=[name for name in chosen if name in names or name in kept])
+    for name in ("nearest_layer", "nearest_head"):
+        if name in table:
+            table[name] = table[name].astype("Int64")
+    return table

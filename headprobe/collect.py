@@ -1,0 +1,165 @@
+"""The receiver of a scan: gives every tile to every metric and keeps their totals."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headprobe.errors import EnvironmentFailure, UsageError, nearest
+from headprobe.load.collate import Batch
+from headprobe.metrics import Metric
+from headprobe.metrics.shared import mean_over_queries
+from headprobe.metrics.totals import PerSequence
+from headprobe.tile import AttentionTile, Site, pooled
+
+Totals = dict[str, Any]
+
+
+@dataclass
+class Pool:
+    """Sites whose queries see the same keys, compared with each other across layers."""
+
+    sites: tuple[Site, ...]
+    totals: Totals = field(default_factory=dict)
+
+
+class Collector:
+    """Totals of each metric by site, of uniform attention under the site's mask, and of pools of sites.
+
+    `special` says what is done with special tokens; `layers` and `kind` choose sites; `pool_bytes` above 0 asks for
+    pairs across layers and bounds what may be held for them.
+    """
+
+    def __init__(
+        self, metrics: list[Metric], *, special: str, layers: list[int] | None, kind: str | None, pool_bytes: int
+    ) -> None:
+        self.metrics = metrics
+        self.notes: list[str] = []
+        self.totals: dict[Site, Totals] = defaultdict(dict)
+        self.baselines: dict[Site, Totals] = defaultdict(dict)
+        self.pools: list[Pool] = []
+        self.queries: dict[Site, Tensor] = {}
+        self.sequences: dict[Site, int] = defaultdict(int)
+        self.dropped: dict[Site, PerSequence] = {}
+        self._special = special
+        self._layers = layers
+        self._kind = kind
+        self._pool_bytes = pool_bytes
+        self._waiting: dict[int, list[AttentionTile]] = defaultdict(list)
+        self._waiting_bytes = 0
+        self._batch = Batch({})
+        self._checked = False
+
+    # --- a forward pass -----------------------------------------------------------------------------------------
+
+    def begin(self, batch: Batch) -> None:
+        """The next tiles are of this batch."""
+        self._batch = batch
+
+    def receive(self, tile: AttentionTile) -> None:
+        """Observe one tile."""
+        site = tile.site
+        if (self._layers is not None and site.layer not in self._layers) or self._kind not in (None, site.kind):
+            return
+        tile = self._without_special(self._annotated(tile))
+        if tile.start == 0:
+            self.sequences[site] += len(tile.sequences)
+        count = tile.query_mask.sum()
+        self.queries[site] = self.queries[site] + count if site in self.queries else count
+        _observe(self.metrics, tile, self.totals[site])
+        _observe([metric for metric in self.metrics if metric.name in BASELINES], tile.uniform(), self.baselines[site])
+        if self._pool_bytes:
+            self._wait(tile)
+
+    def end(self, sites: list[Site]) -> None:
+        """The forward pass is over: check the choice of sites once, and compare the layers' heads."""
+        if not self._checked:
+            self._check_choice(sites)
+            self._checked = True
+        for start in sorted(self._waiting):
+            for group in _same_support(self._waiting[start]):
+                self._compare(group)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    # --- its parts ----------------------------------------------------------------------------------------------
+
+    def _annotated(self, tile: AttentionTile) -> AttentionTile:
+        """The tile with its sequences' numbers in the corpus and what is known of special tokens."""
+        numbers = tile.sequences if self._batch.numbers is None else self._batch.numbers
+        known = self._batch.special
+        side = "encoder" if tile.site.kind == "encoder" else "decoder"
+        keys = known.get("encoder" if tile.site.kind == "cross" else side)
+        queries = known.get(side)
+        rows = slice(tile.start, tile.start + tile.probs.shape[2])
+        virtual = tile.probs.shape[3] - keys.shape[1] if keys is not None else 0
+        return replace(
+            tile,
+            sequences=numbers,
+            special_keys=None if keys is None else torch.nn.functional.pad(keys, (0, virtual), value=False),
+            special_queries=None if queries is None else queries[:, rows],
+        )
+
+    def _without_special(self, tile: AttentionTile) -> AttentionTile:
+        if self._special == "drop-queries":
+            return tile.without_special_queries()
+        if self._special == "drop-keys" and tile.special_keys is not None:
+            mass = tile.rows.masked_fill(~tile.special_keys[:, None, None, :], 0.0).sum(-1)
+            dropped = mean_over_queries(tile, [(mass, tile.query_mask)])
+            site = tile.site
+            self.dropped[site] = self.dropped[site] + dropped if site in self.dropped else dropped
+            return tile.without_special_keys()
+        return tile
+
+    def _check_choice(self, sites: list[Site]) -> None:
+        kinds, layers = {site.kind for site in sites}, {site.layer for site in sites}
+        if self._kind is not None and self._kind not in kinds:
+            raise UsageError("E-KIND", f"the model has no {self._kind} attention", nearest(self._kind, kinds))
+        absent = [layer for layer in self._layers or [] if layer not in layers]
+        if absent:
+            raise UsageError("E-LAYERS", f"the model has no layer {absent[0]}", f"Its layers are 0 to {max(layers)}.")
+        if not self.queries:
+            raise UsageError("E-LAYERS", "no site is of the kind and the layers asked for")
+
+    def _wait(self, tile: AttentionTile) -> None:
+        self._waiting[tile.start].append(tile)
+        self._waiting_bytes += tile.probs.numel() * tile.probs.element_size()
+        if 2 * self._waiting_bytes > self._pool_bytes:
+            raise EnvironmentFailure(
+                "E-MEMORY",
+                f"--pairs model holds all layers of a batch at once: over {2 * self._waiting_bytes:,} bytes here",
+                "Lower --batch-size or --max-length, choose --layers, or raise --max-memory.",
+            )
+
+    def _compare(self, group: list[AttentionTile]) -> None:
+        sites = tuple(tile.site for tile in group)
+        pool = next((pool for pool in self.pools if pool.sites == sites), None)
+        if pool is None:
+            pool = Pool(sites)
+            self.pools.append(pool)
+        _observe([metric for metric in self.metrics if metric.pairwise], pooled(group), pool.totals)
+
+
+BASELINES = ("redundancy", "entropy", "position")  # whose value for uniform attention doesn't depend on other heads
+
+
+def _observe(metrics: list[Metric], tile: AttentionTile, totals: Totals) -> None:
+    for metric in metrics:
+        seen = metric.observe(tile)
+        totals[metric.name] = totals[metric.name] + seen if metric.name in totals else seen
+
+
+def _same_support(tiles: list[AttentionTile]) -> list[list[AttentionTile]]:
+    """Tiles grouped by kind and by the keys that their queries see: only those can be compared."""
+    groups: list[list[AttentionTile]] = []
+    for tile in tiles:
+        for group in groups:
+            first = group[0]
+            if first.site.kind == tile.site.kind and torch.equal(first.support, tile.support):
+                group.append(tile)
+                break
+        else:
+            groups.append([tile])
+    return groups

@@ -1,0 +1,169 @@
+"""Texts to run a model on: files, standard input, or the built-in sample."""
+
+import csv
+import hashlib
+import io
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from headprobe.errors import EnvironmentFailure, InputError, UsageError, nearest
+from headprobe.settings import InputOptions
+
+BUILT_IN = "texts-1"
+FIELDS = ("text", "content", "prompt", "sentence")  # tried in this order where --field doesn't say
+FORMATS = (".txt", ".jsonl", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts in their order, where they come from, and how many were empty and left out."""
+
+    texts: tuple[str, ...]
+    source: str
+    empty: int = 0
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the texts and their order."""
+        return hashlib.sha256("\0".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def corpus(options: InputOptions) -> Corpus:
+    """The texts that the options name, the built-in sample if they name none.
+
+    `limit` takes the first so many; with a `seed` it draws them, keeping their order. Raises `InputError` for files
+    that can't be read and where no text is left.
+    """
+    if options.text:
+        read = [text for path in options.text for text in _read(path, options.field)]
+        source = ", ".join(options.text)
+    else:
+        read, source = list(_built_in()), f"built-in {BUILT_IN}"
+    return from_texts(read, source, options)
+
+
+def from_texts(read: list[str], source: str, options: InputOptions) -> Corpus:
+    """A corpus of texts at hand."""
+    texts = [text for text in read if text.strip()]
+    if not texts:
+        raise InputError("E-DATA", f"no usable text in {source} ({len(read)} read, {len(read)} empty)")
+    empty = len(read) - len(texts)
+    if options.limit is not None and options.seed is not None and options.limit < len(texts):
+        chosen = sorted(random.Random(options.seed).sample(range(len(texts)), options.limit))
+        texts = [texts[i] for i in chosen]
+    return Corpus(tuple(texts[: options.limit]), source, empty)
+
+
+def _built_in() -> Iterator[str]:
+    lines = files("headprobe.load").joinpath(f"data/{BUILT_IN}.jsonl").read_text(encoding="utf-8")
+    for line in lines.splitlines():
+        yield json.loads(line)["text"]
+
+
+def _read(name: str, field: str | None) -> list[str]:
+    if name == "-":
+        return _decode(sys.stdin.buffer.read(), "standard input").splitlines()
+    path = Path(name)
+    if path.suffix not in FORMATS:
+        if not path.exists():
+            raise InputError("E-DATA", f"no text file at {path}")
+        raise UsageError("E-FORMAT", f'{path}: "{path.suffix}" is no format of texts', f"Valid: {', '.join(FORMATS)}, or - for standard input.")
+    if path.suffix == ".parquet":
+        return _parquet(path, field)
+    content = _decode(_bytes(path), str(path))
+    if path.suffix == ".txt":
+        return content.splitlines()
+    rows = _jsonl(content, path) if path.suffix == ".jsonl" else _csv(content, path)
+    return _column(rows, field, path)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as fault:
+        raise InputError("E-DATA", f"no text file at {path}") from fault
+    except IsADirectoryError as fault:
+        raise InputError("E-DATA", f"{path} is a folder", "Give the files in it.") from fault
+    except OSError as fault:
+        raise InputError("E-DATA", f"{path} can't be read: {fault.strerror}") from fault
+
+
+def _decode(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = content.count(b"\n", 0, fault.start) + 1
+        raise InputError(
+            "E-ENCODING", f"{where} is not UTF-8 (line {line}, byte {fault.start})", "Convert it, e.g. with iconv -t utf-8."
+        ) from fault
+
+
+def _jsonl(content: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as fault:
+            raise InputError("E-DATA", f"{path}:{number} is not valid JSON") from fault
+        if not isinstance(row, dict):
+            raise InputError("E-DATA", f"{path}:{number} is not a JSON object")
+        yield number, row
+
+
+def _csv(content: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as fault:
+        raise InputError("E-DATA", f"{path}:{reader.line_num} is not valid CSV: {fault}") from fault
+
+
+def _parquet(path: Path, field: str | None) -> list[str]:
+    content = io.BytesIO(_bytes(path))
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError as fault:
+        raise EnvironmentFailure(
+            "E-PACKAGE", f'{path} needs the package "pyarrow"', 'Run: pip install "headprobe[parquet]"'
+        ) from fault
+    try:
+        rows = read_table(content).to_pylist()
+    except (ArrowException, OSError) as fault:
+        raise InputError("E-DATA", f"{path} is not valid Parquet") from fault
+    return _column(iter(enumerate(rows, 1)), field, path)
+
+
+def _column(rows: Iterator[tuple[int, dict[str, Any]]], field: str | None, path: Path) -> list[str]:
+    """One field of every row. A missing or null value counts as an empty text, anything but text is an error."""
+    texts = []
+    for number, row in rows:
+        if not texts:
+            field = _field(row, field, path)
+        text = row.get(str(field))
+        if not isinstance(text, str | None):
+            raise InputError("E-DATA", f'{path}:{number}: "{field}" is no text but {json.dumps(text, default=str)[:40]}')
+        texts.append((text or "").encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate is no character
+    return texts
+
+
+def _field(row: dict[str, Any], field: str | None, path: Path) -> str:
+    names = [str(name) for name in row if name is not None]
+    if field is not None:
+        if field not in names:
+            raise UsageError("E-FIELD", f'{path} has no field "{field}"', nearest(field, names))
+        return field
+    strings = [name for name in names if isinstance(row[name], str)]
+    known = [name for name in FIELDS if name in strings]
+    if known or len(strings) == 1:
+        return (known or strings)[0]
+    raise UsageError("E-FIELD", f"{path} has {len(strings)} text fields ({', '.join(strings[:8])})", "Choose one with --field.")

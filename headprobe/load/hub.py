@@ -1,0 +1,108 @@
+"""A hub name becomes a folder in the cache, with the commit it came from."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from headprobe.errors import EnvironmentFailure, HeadprobeError, InputError, RefusedError
+
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+TIMEOUT = 10.0
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint lies: a folder, the name the user gave, and the hub's commit if it came from there."""
+
+    folder: Path
+    name: str
+    commit: str | None = None
+    note: str = ""
+
+
+def find(name: str, *, revision: str | None, cache_dir: str | None, token: str | None, allow_pickle: bool, trust_remote_code: bool) -> Source:
+    """The folder of a checkpoint that is given as a path or as a hub name.
+
+    A path that exists, or that looks like one (`./x`, `/x`, `~/x`, below an existing folder), is never looked up on
+    the hub. Raises `InputError` for a path that isn't there and `EnvironmentFailure` when the hub can't help.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return Source(path, name)
+    parent = path.parent
+    local = name.startswith((".", "/", "~")) or (parent != Path() and parent.is_dir())
+    if local or not HUB_NAME.fullmatch(name):
+        raise InputError("E-PATH", f"no folder at {name}", "Give a checkpoint's folder or a hub name like org/model.")
+    return _download(name, revision, cache_dir, token, allow_pickle, trust_remote_code)
+
+
+def _download(name: str, revision: str | None, cache_dir: str | None, token: str | None, allow_pickle: bool, trust: bool) -> Source:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    def cached(reason: str) -> Source:
+        try:
+            folder = snapshot_download(name, revision=revision, cache_dir=cache_dir, local_files_only=True)
+        except (LocalEntryNotFoundError, OSError, ValueError) as absent:
+            raise EnvironmentFailure(
+                "E-OFFLINE", f"{name} is no folder here, not in the local cache, and {reason}",
+                f"Check the spelling, or download it where there is a network: hf download {name}",
+            ) from absent  # fmt: skip
+        commit = Path(folder).name
+        return Source(Path(folder), name, commit, f"{reason}: {name} was taken from the cache, commit {commit[:12]}")
+
+    if constants.is_offline_mode():
+        return cached("offline mode is on (HF_HUB_OFFLINE)")
+    try:
+        info = HfApi(token=token).model_info(name, revision=revision, timeout=TIMEOUT)
+        wanted = _wanted(name, [file.rfilename for file in info.siblings or []], allow_pickle, trust)
+        folder = snapshot_download(
+            name, revision=info.sha, cache_dir=cache_dir, token=token, allow_patterns=wanted, etag_timeout=TIMEOUT
+        )
+    except HFValidationError as fault:
+        raise InputError("E-PATH", f"{name} is neither a folder nor a hub name") from fault
+    except HfHubHTTPError as fault:
+        raise _told(name, revision, fault) from fault
+    except OfflineModeIsEnabled:
+        return cached("offline mode is on (HF_HUB_OFFLINE)")
+    except HTTPError as fault:
+        return cached(f"the Hub can't be reached ({type(fault).__name__})")
+    except OSError as fault:
+        raise EnvironmentFailure("E-DISK", f"{name} can't be downloaded: {fault.strerror or fault}") from fault
+    return Source(Path(folder), name, info.sha)
+
+
+def _wanted(name: str, files: list[str], allow_pickle: bool, trust: bool) -> list[str]:
+    """The files worth downloading: one format of weights, everything small, code only if it is trusted."""
+    weights = [file for file in files if re.fullmatch(r"model.*\.safetensors", file)]
+    pickled = [file for file in files if re.fullmatch(r"pytorch_model.*\.bin", file)]
+    if not weights and pickled and not allow_pickle:
+        raise RefusedError(
+            "E-PICKLE",
+            f"{name} has only pickled weights ({pickled[0]}), which can run code when loaded",
+            "Pass --allow-pickle if you trust their source.",
+        )
+    return [*SMALL_FILES, *(weights or pickled), *(["*.py"] if trust else [])]
+
+
+def _told(name: str, revision: str | None, fault: Exception) -> HeadprobeError:
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    status = fault.response.status_code if isinstance(fault, HfHubHTTPError) and fault.response is not None else None
+    if isinstance(fault, GatedRepoError):
+        return EnvironmentFailure(
+            "E-GATED", f"{name} needs approved access", f"Request it at https://huggingface.co/{name}, then set HF_TOKEN."
+        )
+    if isinstance(fault, RevisionNotFoundError):
+        return EnvironmentFailure("E-REVISION", f'{name} has no branch, tag or commit "{revision}"')
+    if isinstance(fault, RepositoryNotFoundError):
+        return EnvironmentFailure(
+            "E-NOTFOUND", f"no model {name} on the Hub, or it is private", "Check the spelling, or set HF_TOKEN."
+        )
+    if status in (401, 403):
+        return EnvironmentFailure("E-AUTH", f"the Hub rejected the token ({status})", "Check HF_TOKEN or --token.")
+    return EnvironmentFailure("E-HUB", f"the Hub failed for {name} (HTTP {status})", "Try again later.")

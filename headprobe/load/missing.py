@@ -1,0 +1,57 @@
+"""The loader's report: a weight that the checkpoint lacks would be random numbers, and is an error here."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from headprobe.errors import InputError
+from headprobe.load.preflight import Preflight
+
+NUMBERED = re.compile(r"^(.*?\.)?(\w+)\.(\d+)\.")
+
+
+def check_report(model: nn.Module, report: dict[str, Any], looked: Preflight, folder: Path) -> None:
+    """Raise `InputError` unless every weight of the model came from the checkpoint and no layer was left out.
+
+    A pooling layer may be missing, since it comes after all attention; an unused task head may be left over.
+    """
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, found, needed = mismatched[0]
+        raise InputError(
+            "E-SHAPE",
+            f"{len(mismatched)} weights of {folder} have the wrong shape:"
+            f" {name} is {list(found)} in the file, config.json needs {list(needed)}",
+        )
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
+    unexpected = sorted(report["unexpected_keys"])
+    if missing:
+        raise _missing(missing, unexpected, len(model.state_dict()), looked, folder)
+    if report["error_msgs"]:
+        raise InputError("E-LOAD", f"{folder} can't be loaded: {str(report['error_msgs'][0]).splitlines()[0]}")
+    _check_left_over_layers(model, unexpected, folder)
+
+
+def _missing(missing: list[str], unexpected: list[str], total: int, looked: Preflight, folder: Path) -> InputError:
+    hint = "Their values would be random, so nothing was measured."
+    firsts = {name.split(".", 1)[0] for name in looked.tensors}
+    if len(missing) == total and len(firsts) == 1:
+        hint = f'The file\'s names all start with "{firsts.pop()}.".'
+    elif unexpected:
+        hint = f"The file has {unexpected[0]} instead. {hint}"
+    shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    return InputError("E-MISSING", f"{len(missing)} of {total} weights are not in {folder}: {shown}", hint)
+
+
+def _check_left_over_layers(model: nn.Module, unexpected: list[str], folder: Path) -> None:
+    """A numbered layer that the checkpoint has and the model lacks would silently go unmeasured."""
+    stacks = {path.rsplit(".", 1)[-1]: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    for name in unexpected:
+        match = NUMBERED.match(name)
+        stack = stacks.get(match[2]) if match else None
+        if match and stack is not None and int(match[3]) >= len(stack):
+            raise InputError(
+                "E-LAYERS", f"{folder} holds {name}, but config.json says {len(stack)} layers", "Correct num_hidden_layers."
+            )

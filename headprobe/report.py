@@ -1,0 +1,153 @@
+"""The waist of the house: what a scan found, as provenance and tables. No tensor below it, no pixel above it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from headprobe.errors import InputError, UsageError, nearest
+from headprobe.write import read_document, write_output
+
+SCHEMA = "headprobe.report"
+SCHEMA_VERSION = "1.0"
+TABLES = ("heads", "layers", "pairs", "sequences", "baselines", "inputs")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What was measured, on what, with what: enough to repeat the scan and to tell two scans apart.
+
+    `files` maps the checkpoint's file names to their SHA-256, `corpus` says what the model was run on, `options` which
+    options shaped the numbers, `versions` what computed them.
+    """
+
+    model: str
+    model_class: str
+    commit: str | None = None
+    dtype: str = ""
+    device: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    corpus: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A scan's result.
+
+    `heads` has a row a head, `layers` a row a site, `pairs` a row an unordered pair, `sequences` a row a sequence and
+    head, `baselines` a row a site with what uniform attention under the same mask gives, `inputs` a row a sequence.
+    A quantity that is undefined is missing (NaN), never 0. `notes` are things that a reader should know.
+    """
+
+    provenance: Provenance
+    heads: pd.DataFrame
+    layers: pd.DataFrame
+    pairs: pd.DataFrame
+    sequences: pd.DataFrame
+    baselines: pd.DataFrame
+    inputs: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def matrix(self, metric: str = "js", *, layer: int | None = None, kind: str | None = None) -> pd.DataFrame:
+        """A similarity matrix, heads × heads: symmetric for "js", "cos", "bc"; "kl" is KL(row ‖ column).
+
+        With `layer` the heads of that layer, else of all layers whose pairs were measured; pairs that were not
+        measured are missing. `kind` is needed where a layer number is ambiguous. Raises `UsageError` for a metric,
+        layer or kind that the report doesn't have.
+        """
+        valid = {"kl": ("kl_ab", "kl_ba"), **{name: (name, name) for name in ("js", "cos", "bc")}}
+        if metric not in valid:
+            raise UsageError("E-METRIC", f'no pair metric "{metric}"', nearest(metric, valid))
+        columns = valid[metric]
+        if columns[0] not in self.pairs:
+            raise UsageError("E-METRIC", f"the report has no {metric} of pairs", 'Scan with pairs="layer" or "model".')
+        heads = self._heads_of(layer, kind)
+        labels = pd.MultiIndex.from_frame(heads[["site", "layer", "head"]])
+        matrix = pd.DataFrame(float("nan"), index=labels, columns=labels)
+        position = {(site, head): i for i, (site, _, head) in enumerate(labels)}
+        values = matrix.to_numpy(copy=True)
+        for i in range(len(labels)):
+            values[i, i] = 0.0 if metric in ("js", "kl") else 1.0
+        for pair in self.pairs.to_dict("records"):
+            a, b = position.get((pair["site_a"], pair["head_a"])), position.get((pair["site_b"], pair["head_b"]))
+            if a is not None and b is not None:
+                values[a, b], values[b, a] = pair[columns[0]], pair[columns[1]]
+        return pd.DataFrame(values, index=labels, columns=labels)
+
+    def _heads_of(self, layer: int | None, kind: str | None) -> pd.DataFrame:
+        heads = self.heads if kind is None else self.heads[self.heads["kind"] == kind]
+        if heads.empty:
+            raise UsageError("E-KIND", f"no {kind} attention in the report", nearest(str(kind), set(self.heads["kind"])))
+        if layer is None:
+            return heads
+        layers = sorted(set(heads["layer"]))
+        heads = heads[heads["layer"] == layer]
+        if heads.empty:
+            raise UsageError("E-LAYERS", f"no layer {layer} in the report", f"Valid: {', '.join(map(str, layers))}.")
+        if heads["site"].nunique() > 1:
+            kinds = sorted(set(heads["kind"]))
+            raise UsageError("E-KIND", f"layer {layer} stands for {len(kinds)} kinds of attention", f"Choose one: {', '.join(kinds)}.")
+        return heads
+
+    @property
+    def results_sha256(self) -> str:
+        """Hash of the tables: two scans with the same numbers have the same hash, wherever and whenever they ran."""
+        tables = {name: _plain(getattr(self, name)) for name in TABLES}
+        return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
+
+    def document(self) -> dict[str, Any]:
+        """The whole report as JSON values: what `save` writes and `load` reads."""
+        return {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "provenance": asdict(self.provenance),
+            "notes": list(self.notes),
+            "results_sha256": self.results_sha256,
+            "tables": {name: _plain(getattr(self, name)) for name in TABLES},
+        }
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the report: `.json` the whole, `.csv` or `.parquet` the heads, a folder everything. Whole or not at all.
+
+        Returns the files written. Raises `UsageError` for another suffix, `EnvironmentFailure` where the path can't
+        be written.
+        """
+        tables = {name: getattr(self, name) for name in TABLES}
+        return write_output(Path(path), self.document(), tables)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a report that was saved as `.json`, or the folder with its `report.json`."""
+        where = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
+        document = read_document(where)
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise InputError("E-REPORT", f"{where} is no headprobe report")
+        if str(document.get("schema_version")).split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise InputError("E-REPORT", f"{where} has schema version {document.get('schema_version')}, this is {SCHEMA_VERSION}")
+        try:
+            known = {name: document["provenance"].get(name) for name in Provenance.__dataclass_fields__}
+            tables = {name: _table(document["tables"][name]) for name in TABLES}
+        except (KeyError, TypeError, AttributeError, ValueError) as fault:
+            raise InputError("E-REPORT", f"{where} is damaged: {fault!r}") from fault
+        return cls(provenance=Provenance(**known), notes=tuple(document.get("notes", ())), **tables)
+
+
+def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """A table as lists by column, None where a value is missing."""
+    return {
+        str(name): [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+        for name, column in table.items()
+    }
+
+
+def _table(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(columns)
+    for name in ("nearest_layer", "nearest_head"):
+        if name in table:
+            table[name] = table[name].astype("Int64")
+    return table
