@@ -10,7 +10,8 @@ from torch import Tensor
 from headprobe.errors import EnvironmentFailure, UsageError, nearest
 from headprobe.load.collate import Batch
 from headprobe.metrics import Metric
-from headprobe.metrics.shared import mean_over_queries
+from headprobe.metrics.position import special_and_distance
+from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PerSequence
 from headprobe.tile import AttentionTile, Site, pooled
 
@@ -49,6 +50,7 @@ class Collector:
         self._pool_bytes = pool_bytes
         self._waiting: dict[int, list[AttentionTile]] = defaultdict(list)
         self._waiting_bytes = 0
+        self._uniform: list[tuple[Site, tuple[int, int], Tensor, Totals]] = []
         self._batch = Batch({})
         self._checked = False
 
@@ -69,7 +71,7 @@ class Collector:
         count = tile.query_mask.sum()
         self.queries[site] = self.queries[site] + count if site in self.queries else count
         _observe(self.metrics, tile, self.totals[site])
-        _observe([metric for metric in self.metrics if metric.name in BASELINES], tile.uniform(), self.baselines[site])
+        self._observe_uniform(tile)
         if self._pool_bytes:
             self._wait(tile)
 
@@ -82,7 +84,21 @@ class Collector:
             for group in _same_support(self._waiting[start]):
                 self._compare(group)
         self._waiting.clear()
+        self._uniform.clear()
         self._waiting_bytes = 0
+
+    def _observe_uniform(self, tile: AttentionTile) -> None:
+        """The mask baselines: layers with one mask in one forward pass share what was observed."""
+        metrics = [metric for metric in self.metrics if metric.name in BASELINES]
+        rows = (tile.start, tile.probs.shape[2])
+        for site, other_rows, support, seen in self._uniform:
+            if site.kind == tile.site.kind and rows == other_rows and torch.equal(support, tile.support):
+                break
+        else:
+            uniform = tile.uniform()
+            seen = {metric.name: metric.observe(uniform) for metric in metrics}
+            self._uniform.append((tile.site, rows, tile.support, seen))
+        _add(self.baselines[tile.site], seen)
 
     # --- its parts ----------------------------------------------------------------------------------------------
 
@@ -106,8 +122,7 @@ class Collector:
         if self._special == "drop-queries":
             return tile.without_special_queries()
         if self._special == "drop-keys" and tile.special_keys is not None:
-            mass = tile.rows.masked_fill(~tile.special_keys[:, None, None, :], 0.0).sum(-1)
-            dropped = mean_over_queries(tile, [(mass, tile.query_mask)])
+            dropped = _dropped_mass(tile)
             site = tile.site
             self.dropped[site] = self.dropped[site] + dropped if site in self.dropped else dropped
             return tile.without_special_keys()
@@ -145,10 +160,18 @@ class Collector:
 BASELINES = ("redundancy", "entropy", "position")  # whose value for uniform attention doesn't depend on other heads
 
 
+def _dropped_mass(tile: AttentionTile) -> PerSequence:
+    rows = tile.once(valid_rows)
+    return rows.means([(tile.once(special_and_distance)[..., 0], rows.size >= 0)])
+
+
 def _observe(metrics: list[Metric], tile: AttentionTile, totals: Totals) -> None:
-    for metric in metrics:
-        seen = metric.observe(tile)
-        totals[metric.name] = totals[metric.name] + seen if metric.name in totals else seen
+    _add(totals, {metric.name: metric.observe(tile) for metric in metrics})
+
+
+def _add(totals: Totals, seen: Totals) -> None:
+    for name, total in seen.items():
+        totals[name] = totals[name] + total if name in totals else total
 
 
 def _same_support(tiles: list[AttentionTile]) -> list[list[AttentionTile]]:

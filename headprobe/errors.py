@@ -22,7 +22,7 @@ class HeadprobeError(Exception):
     def __str__(self) -> str:
         """The line without the program's name: `error[E-PATH]: no folder at ./x. Give a folder or a hub name.`"""
         sentence = self.problem if self.problem.endswith((".", "?", "!")) else f"{self.problem}."
-        return f"error[{self.code}]: {sentence} {self.hint}".rstrip()
+        return printable(f"error[{self.code}]: {sentence} {self.hint}".rstrip())
 
 
 class UsageError(HeadprobeError):
@@ -56,3 +56,19 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     if close:
         return f"Did you mean {' or '.join(close)}?"
     return f"Valid: {', '.join(words)}."
+
+
+def printable(text: str) -> str:
+    """`text` on one line with nothing in it that a terminal would obey.
+
+    Names of models, files and tensors are untrusted: control characters (line breaks and escape sequences among
+    them), bidirectional marks and zero-width characters become visible escapes.
+    """
+    return "".join(char if char.isprintable() and char not in _INVISIBLE else _escape(char) for char in text)
+
+
+_INVISIBLE = frozenset("\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -43,7 +43,7 @@ def observing(
         stack.enter_context(listening(model.modules(), observer))
         for handle in observer.hooks():
             stack.callback(handle.remove)
-        stack.enter_context(SoftmaxTap(observer))
+        stack.enter_context(observer.tap)
         yield observer
 
 
@@ -56,6 +56,7 @@ class Observer:
         self.tile_bytes = tile_bytes
         self.allow_invalid = allow_invalid
         self.sites: list[Site] = []
+        self.tap = SoftmaxTap(self)
         self._known: dict[tuple[str, int], Site] = {}
         self._layers = Layers()
         self._paths = {module: path for path, module in model.named_modules()}
@@ -63,6 +64,8 @@ class Observer:
         self._frames: list[Frame] = []
         self._calls: Counter[str] = Counter()
         self._masks = InputMasks({})
+        self._structures: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._full: dict[tuple[int, Kind], bool] = {}
         self._passes = 0
         self._sequences = 0
         self._inside_interface = False
@@ -85,6 +88,8 @@ class Observer:
         self._masks = InputMasks(arguments)
         self._frames.clear()
         self._calls.clear()
+        self._structures.clear()
+        self._full.clear()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
@@ -134,12 +139,13 @@ class Observer:
         batch, heads, queries = query.shape[:3]
         keys = key.shape[2]
         mask = attention_mask if attention_mask is None else attention_mask[..., :keys]
-        structure = visible(mask)
+        structure = self._structure(attention_mask, keys)
         groups = getattr(module, "num_key_value_groups", 1)
         kv_heads = key.shape[1] if key.shape[1] < heads or not isinstance(groups, int) else heads // groups
         sink = options.get("s_aux") is not None
         call = (batch, heads, queries, keys)
         site = self._site(self._paths[module], call, structure, kv_heads, sink)
+        structure = self._beyond_padding(site, structure, queries)
 
         def see(start: int, probs: Tensor) -> None:
             self._deliver(site, probs, structure, start, queries)
@@ -178,6 +184,8 @@ class Observer:
         groups = getattr(frame.module, "num_key_value_groups", 1)
         kv_heads = heads // groups if isinstance(groups, int) else heads
         site = self._site(frame.path, (batch, heads, queries, scores.shape[3]), structure, kv_heads, False)
+        self._structures[id(structure)] = (structure, structure)  # keeps it, as above
+        structure = self._beyond_padding(site, structure, queries)
         self._deliver(site, probs, structure, 0, queries)
 
     def fused(self, operator: str) -> None:
@@ -196,6 +204,25 @@ class Observer:
         return frames[-1] if frames else None
 
     # --- sites and tiles ----------------------------------------------------------------------------------------
+
+    def _structure(self, mask: Tensor | None, keys: int) -> Tensor | None:
+        """What a mask shows, made once a forward pass: its layers are mostly given the same mask."""
+        if mask is None:
+            return None
+        if id(mask) not in self._structures:
+            self._structures[id(mask)] = (mask, visible(mask[..., :keys]))  # keeps the mask, so that its id stays its own
+        return self._structures[id(mask)][1]
+
+    def _beyond_padding(self, site: Site, structure: Tensor | None, queries: int) -> Tensor | None:
+        """The structure, or None where it hides nothing but padding: full attention, which some metrics know by heart."""
+        if structure is None or structure.is_meta:
+            return structure
+        key = (id(structure), site.kind)
+        if key not in self._full:
+            query_mask, key_mask = self._masks.of(site, queries, structure.shape[2], structure.device)
+            hidden = query_mask[:, :, None] & key_mask[:, None, :] & ~structure
+            self._full[key] = not bool(hidden.any())
+        return None if self._full[key] else structure
 
     def _site(
         self, path: str, call: tuple[int, int, int, int], structure: Tensor | None, kv_heads: int, sink: bool
@@ -226,8 +253,14 @@ class Observer:
         return "decoder" if one_directional(structure, valid) else "encoder"
 
     def _deliver(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> None:
-        computed_in = probs.dtype
-        probs = probs if computed_in == torch.float64 else probs.float()
+        with self.tap.paused():
+            tile = self._tile(site, probs, structure, start, queries)
+            if self._passes == 0 and not probs.is_meta and not self.allow_invalid:
+                validate(tile, probs.dtype)
+            self.receive(tile)
+
+    def _tile(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> AttentionTile:
+        probs = probs if probs.dtype == torch.float64 else probs.float()
         keys = probs.shape[3]
         query_mask, key_mask = self._masks.of(site, queries, keys, probs.device)
         if site.sink:
@@ -238,7 +271,7 @@ class Observer:
             structure = structure[:, rows]
         if site.sink:
             key_mask, key_positions, structure = _with_virtual_key(key_mask, key_positions, structure)
-        tile = AttentionTile(
+        return AttentionTile(
             site=site,
             probs=probs,
             query_mask=query_mask[:, rows],
@@ -250,9 +283,6 @@ class Observer:
             sequences=torch.arange(self._masks.batch, device=probs.device) + self._sequences,
             structure=structure,
         )
-        if self._passes == 0 and not probs.is_meta and not self.allow_invalid:
-            validate(tile, computed_in)
-        self.receive(tile)
 
 
 def _with_virtual_key(

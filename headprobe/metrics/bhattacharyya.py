@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import comparable, pair_sums
+from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PairSums
 
 if TYPE_CHECKING:
@@ -24,13 +24,9 @@ class Bhattacharyya:
     source = "Bhattacharyya 1943; for heads: Bian et al. 2021"
 
     def observe(self, tile: AttentionTile) -> PairSums:
-        import torch
-
-        roots = tile.rows.sqrt() * comparable(tile)[:, None, :, None]
-        flat = roots.flatten(2)
-        # one matrix product a sequence; float64 so that near-identical heads keep their digits
-        sums = torch.stack([(part := row.double()) @ part.mT for row in flat])
-        return pair_sums(tile, sums[:, None])
+        rows = tile.once(valid_rows)
+        roots = rows.probs.sqrt()
+        return rows.pairs([rows.by_sequence(roots @ roots.mT * rows.comparable[:, None, None])])
 
     def compute(self, total: PairSums) -> Values:
         return Values(pairs={"bc": total.mean()[0].clamp(max=1.0)})

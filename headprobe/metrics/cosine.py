@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import comparable, head_gram, mean_of_pairs, pair_sums
+from headprobe.metrics.shared import head_gram, mean_of_pairs, valid_rows
 from headprobe.metrics.totals import PairSums
 
 if TYPE_CHECKING:
@@ -27,14 +27,10 @@ class Cosine:
     source = "Kovaleva et al. 2019, §4.3, taken query by query"
 
     def observe(self, tile: AttentionTile) -> PairSums:
-        import torch
-
-        gram = tile.once(head_gram)
-        x = gram.diagonal(dim1=-2, dim2=-1)
-        inverse = torch.where(x > 0, x, 1.0).rsqrt()
-        cosine = gram * inverse[..., :, None] * inverse[..., None, :] * comparable(tile)[..., None, None]
-        sums = torch.stack([cosine.sum(1, dtype=torch.float64), cosine.square().sum(1, dtype=torch.float64)], 1)
-        return pair_sums(tile, sums)
+        rows, gram = tile.once(valid_rows), tile.once(head_gram)
+        inverse = gram.diagonal(dim1=-2, dim2=-1).rsqrt()  # a row's norm is at least 1/s > 0
+        cosine = gram * inverse[..., :, None] * inverse[..., None, :] * rows.comparable[:, None, None]
+        return rows.pairs([rows.by_sequence(cosine), rows.by_sequence(cosine.square())])
 
     def compute(self, total: PairSums) -> Values:
         cosine, square = total.mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import comparable, mean_over_queries, row_entropy
+from headprobe.metrics.shared import row_entropy, valid_rows
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -29,17 +29,16 @@ class Entropy:
     source = "Clark et al. 2019, §3.3; confidence: Voita et al. 2019, §4"
 
     def observe(self, tile: AttentionTile) -> PerSequence:
-        entropy = tile.once(row_entropy)
-        size = tile.support_size.clamp(min=2).to(entropy.dtype)
-        valid = tile.query_mask
-        return mean_over_queries(
-            tile,
+        rows, entropy = tile.once(valid_rows), tile.once(row_entropy)
+        most = rows.size.clamp(min=2).to(entropy.dtype).log()
+        every = rows.size >= 0
+        return rows.means(
             [
-                (entropy, valid),
-                (entropy / size.log()[:, None], comparable(tile)),
-                (entropy.exp(), valid),
-                (tile.rows.amax(-1), valid),
-            ],
+                (entropy, every),
+                (entropy / most[:, None], rows.comparable),
+                (entropy.exp(), every),
+                (rows.probs.amax(-1), every),
+            ]
         )
 
     def compute(self, total: PerSequence) -> Values:

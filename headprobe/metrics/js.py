@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import TINY, comparable, mean_of_pairs, pair_sums, row_entropy
+from headprobe.metrics.shared import floored, mean_of_pairs, row_entropy, valid_rows
 from headprobe.metrics.totals import PairSums
 
 if TYPE_CHECKING:
@@ -56,20 +56,29 @@ def js_sums(tile: AttentionTile) -> PairSums:
 
     JS = ln 2 (|p| + |q|)/2 - Σ (p + q) ln(p + q) / 2 - (H(p) + H(q))/2, row by row.
     """
+    rows = tile.once(valid_rows)
+    _, heads, keys = rows.probs.shape
+    known = math.log(2) * rows.probs.sum(-1) - tile.once(row_entropy)  # [row, head]
+    js = known[:, :, None] + known[:, None, :] - _mixtures(tile.once(floored), max(1, BLOCK // (heads * keys)))
+    js = 0.5 * js * rows.comparable[:, None, None]
+    js.diagonal(dim1=-2, dim2=-1).zero_()
+    return rows.pairs([rows.by_sequence(js)])
+
+
+def _mixtures(probs: Tensor, step: int) -> Tensor:
+    """[row, head, head]: Σ (p + q) ln(p + q), `step` rows at a time in two buffers that are used again and again."""
     import torch
 
-    rows, where = tile.rows, comparable(tile).to(tile.probs.dtype)
-    batch, heads, queries, keys = rows.shape
-    known = math.log(2) * rows.sum(-1) - tile.once(row_entropy)  # [batch, head, query]
-    sums = torch.zeros(batch, 1, heads, heads, dtype=torch.float64, device=rows.device)
-    step = max(1, BLOCK // (heads * keys))
-    for b in range(batch):
-        for start in range(0, queries, step):
-            part = slice(start, start + step)
-            block, weight = rows[b, :, part], where[b, part]
-            for g in range(heads - 1):
-                mixed = block[g] + block[g + 1 :]
-                mixture = (mixed + TINY).log_().mul_(mixed).sum(-1)
-                js = (known[b, g, part] + known[b, g + 1 :, part] - mixture) * 0.5
-                sums[b, 0, g, g + 1 :] += (js * weight).sum(-1, dtype=torch.float64)
-    return pair_sums(tile, sums + sums.mT)
+    count, heads, keys = probs.shape
+    sums = probs.new_zeros(count, heads, heads)
+    buffers = probs.new_empty(2, step * (heads - 1) * keys)
+    for start in range(0, count, step):
+        block = probs[start : start + step]
+        for g in range(heads - 1):
+            shape = (len(block), heads - 1 - g, keys)
+            size = shape[0] * shape[1] * shape[2]
+            mixed, logs = (buffer[:size].view(shape) for buffer in buffers)
+            torch.add(block[:, g : g + 1], block[:, g + 1 :], out=mixed)
+            torch.log(mixed, out=logs).mul_(mixed)
+            torch.sum(logs, -1, out=sums[start : start + step, g, g + 1 :])
+    return sums + sums.mT

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import TINY, comparable, mean_of_pairs, pair_sums
+from headprobe.metrics.shared import TINY, Rows, mean_of_pairs, nonzeros, valid_rows
 from headprobe.metrics.totals import PairSums
 
 if TYPE_CHECKING:
@@ -44,14 +44,12 @@ class KL:
     def observe(self, tile: AttentionTile) -> PairSums:
         import torch
 
-        where = comparable(tile)[:, None, :, None]
-        floor = tile.support * (self.smoothing / tile.support_size.clamp(min=1))[..., None]
-        smooth = ((1 - self.smoothing) * tile.rows + floor[:, None]) * where
-        logs = (smooth + TINY).log_()
-        # One matrix product a sequence gives all cross terms Σ p̃ ln q̃; float64 since KL is a difference of two of them.
-        cross = torch.stack([p.double() @ q.double().mT for p, q in zip(smooth.flatten(2), logs.flatten(2), strict=True)])
-        divergence = cross.diagonal(dim1=-2, dim2=-1)[..., None] - cross
-        return pair_sums(tile, torch.stack([divergence, _infinite(tile)], 1))
+        rows = tile.once(valid_rows)
+        floor = rows.support * (self.smoothing / rows.size)[:, None] + TINY
+        smooth = torch.add(floor[:, None], rows.probs, alpha=1 - self.smoothing)
+        cross = smooth @ smooth.log().mT
+        divergence = (cross.diagonal(dim1=-2, dim2=-1)[..., None] - cross) * rows.comparable[:, None, None]
+        return rows.pairs([rows.by_sequence(divergence), rows.by_sequence(_infinite(rows, tile.once(nonzeros)))])
 
     def compute(self, total: PairSums) -> Values:
         divergence, infinite = total.mean()
@@ -65,15 +63,11 @@ class KL:
         )
 
 
-def _infinite(tile: AttentionTile) -> Tensor:
-    """[batch, head, head] float64: queries for which row p has mass on a key where row q has none."""
-    import torch
-
-    rows = tile.rows
-    absent = (rows == 0) & (tile.support & comparable(tile)[..., None])[:, None]
-    heads = rows.shape[1]
-    if not bool(absent.any()):
-        return torch.zeros(len(rows), heads, heads, dtype=torch.float64, device=rows.device)
-    present = (rows > 0).to(rows.dtype).transpose(1, 2)
-    keys = present @ absent.to(rows.dtype).permute(0, 2, 3, 1)
-    return (keys > 0).sum(1).double()
+def _infinite(rows: Rows, nonzero: Tensor) -> Tensor:
+    """[row, head, head]: 1 where row p has mass on a key where row q has none, at queries that can be compared."""
+    probs = rows.probs
+    if bool((nonzero >= rows.size[:, None]).all()):  # no zero on any visible key: the usual case
+        return probs.new_zeros(1, 1, 1).expand(len(probs), probs.shape[1], probs.shape[1])
+    present = probs.sign()
+    absent = (rows.support & rows.comparable[:, None])[:, None] * (1 - present)
+    return (present @ absent.mT).sign()

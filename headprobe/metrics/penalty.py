@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import head_gram, mean_over_queries
+from headprobe.metrics.shared import head_gram, valid_rows
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ class Penalty:
     def observe(self, tile: AttentionTile) -> PerSequence:
         import torch
 
-        heads = tile.site.heads
-        distance = tile.once(head_gram) - torch.eye(heads, dtype=tile.probs.dtype, device=tile.probs.device)
-        share = distance.square_().sum(-1)
-        return mean_over_queries(tile, [(share.mT, tile.support_size >= heads)])
+        rows, gram = tile.once(valid_rows), tile.once(head_gram)
+        heads = gram.shape[-1]
+        distance = gram - torch.eye(heads, dtype=gram.dtype, device=gram.device)
+        return rows.means([(distance.square_().sum(-1), rows.size >= heads)])
 
     def compute(self, total: PerSequence) -> Values:
         shares = total.mean()[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import mean_over_queries
+from headprobe.metrics.shared import Rows, valid_rows
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -36,18 +36,17 @@ class Position:
     source = "Clark et al. 2019, §3; prev: Olsson et al. 2022; first: Gu et al. 2025"
 
     def observe(self, tile: AttentionTile) -> PerSequence:
-        valid, first = tile.query_mask, tile.query_positions == 0
-        first_mass, first_seen = _mass_at(tile, tile.query_positions * 0)
-        first_valid = valid & tile.key_mask.gather(1, first_seen)
-        columns = [_neighbour(tile, offset) for offset in (0, -1, 1)]
-        columns += [(first_mass, first_valid), (first_mass, _aligned(tile, first_valid & ~first))]
-        special = tile.special_keys
-        known = valid if special is not None else valid & False
-        mass = tile.rows[..., 0] if special is None else (tile.rows @ special[:, None, :, None].to(tile.rows.dtype))[..., 0]
-        distance = _distance(tile)
-        columns += [(mass, known), (distance, _aligned(tile, valid)), (distance, _aligned(tile, valid & ~first))]
-        columns += [(tile.rows[..., -1], valid if tile.site.sink else valid & False)]
-        return mean_over_queries(tile, columns)
+        rows = tile.once(valid_rows)
+        every = rows.size >= 0
+        first_mass, first_known = _mass_at(tile, rows, rows.position * 0)
+        aligned = every & tile.aligned  # in cross-attention positions of queries and keys have nothing in common
+        later = aligned & (rows.position > 0)
+        columns = [_neighbour(tile, rows, offset) for offset in (0, -1, 1)]
+        columns += [(first_mass, first_known), (first_mass, first_known & later)]
+        special, distance = tile.once(special_and_distance).unbind(-1)
+        columns += [(special, every & (tile.special_keys is not None)), (distance, aligned), (distance, later)]
+        columns += [(rows.probs[..., -1], every & tile.site.sink)]
+        return rows.means(columns)
 
     def compute(self, total: PerSequence) -> Values:
         mean, means = total.mean(), total.means()
@@ -58,35 +57,48 @@ class Position:
         )
 
 
-def _aligned(tile: AttentionTile, where: Tensor) -> Tensor:
-    """`where`, or nowhere: in cross-attention the positions of queries and keys have nothing to do with each other."""
-    return where if tile.aligned else where & False
+def _mass_at(tile: AttentionTile, rows: Rows, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mass [row, head] on the key at position `wanted` [row], and the rows [row] whose sequence has that key."""
+    column = _columns_at(tile, rows, wanted)
+    there = (tile.key_positions[rows.owner, column] == wanted) & tile.key_mask[rows.owner, column]
+    mass = rows.probs.gather(2, column[:, None, None].expand(-1, rows.probs.shape[1], 1))[..., 0]
+    return mass, there
 
 
-def _mass_at(tile: AttentionTile, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Mass [batch, head, query] on the key at position `wanted` [batch, query], and that key's column."""
+def _neighbour(tile: AttentionTile, rows: Rows, offset: int) -> tuple[Tensor, Tensor]:
+    """Mass on the key `offset` positions away, and the rows that can see such a key."""
+    wanted = rows.position + offset
+    mass, there = _mass_at(tile, rows, wanted)
+    column = _columns_at(tile, rows, wanted)
+    return mass, there & rows.support.gather(1, column[:, None])[:, 0] & tile.aligned
+
+
+def _columns_at(tile: AttentionTile, rows: Rows, wanted: Tensor) -> Tensor:
+    """[row]: the key column at which position `wanted` stands; any column for a position that isn't there."""
+    return tile.once(_column_of)[rows.owner, wanted.clamp(0, tile.key_positions.shape[1] - 1)]
+
+
+def _column_of(tile: AttentionTile) -> Tensor:
+    """[batch, position + 1]: the key column of each position."""
     import torch
 
-    keys = tile.key_positions.shape[1]
-    slots = torch.where(tile.key_positions >= 0, tile.key_positions, keys)
+    positions = tile.key_positions
+    keys = positions.shape[1]
+    slots = torch.where(positions >= 0, positions, keys)
     columns = torch.arange(keys, device=slots.device).expand_as(slots)
-    column_of = torch.zeros(len(slots), keys + 1, dtype=torch.long, device=slots.device).scatter(1, slots, columns)
-    column = column_of.gather(1, wanted.clamp(0, keys - 1))
-    mass = tile.rows.gather(3, column[:, None, :, None].expand(-1, tile.rows.shape[1], -1, 1))[..., 0]
-    return mass, column
+    return torch.zeros(len(slots), keys + 1, dtype=torch.long, device=slots.device).scatter(1, slots, columns)
 
 
-def _neighbour(tile: AttentionTile, offset: int) -> tuple[Tensor, Tensor]:
-    """Mass on the key `offset` positions away, and the queries that have such a key in their support."""
-    wanted = tile.query_positions + offset
-    mass, column = _mass_at(tile, wanted)
-    there = tile.key_positions.gather(1, column) == wanted
-    seen = tile.support.gather(2, column[..., None])[..., 0]
-    return mass, _aligned(tile, tile.query_mask & there & seen)
+def special_and_distance(tile: AttentionTile) -> Tensor:
+    """[row, head, 2]: mass on special tokens (0 if unknown) and mean distance in tokens, in one pass over the rows.
 
+    Keys that stand at no position (padding, a virtual sink) add no distance.
+    """
+    import torch
 
-def _distance(tile: AttentionTile) -> Tensor:
-    """[batch, head, query]: mean distance in tokens; keys that are no position (padding, a virtual sink) add none."""
-    apart = (tile.query_positions[:, :, None] - tile.key_positions[:, None, :]).abs()
-    apart = apart.masked_fill((tile.key_positions < 0)[:, None, :], 0).to(tile.rows.dtype)
-    return (tile.rows * apart[:, None]).sum(-1)
+    rows = tile.once(valid_rows)
+    dtype = rows.probs.dtype
+    positions = tile.key_positions.to(dtype)[rows.owner]
+    apart = (rows.position.to(dtype)[:, None] - positions).abs_().masked_fill_(positions < 0, 0)
+    special = torch.zeros_like(apart) if tile.special_keys is None else tile.special_keys.to(dtype)[rows.owner]
+    return rows.probs @ torch.stack([special, apart], -1)

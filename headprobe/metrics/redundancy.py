@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import per_sequence
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -138,9 +137,8 @@ def _gram_sums(rows: Tensor, valid: Tensor | None = None) -> Sums:
         diagonal = diagonal - (rows.shape[-2] - valid)[:, None]
     gram.diagonal(dim1=-2, dim2=-1).zero_()
     inverse = torch.where(x > 0, 1 / x, 0.0)
-    squares = gram.square_()
-    cosines = ((squares @ inverse[..., None])[..., 0].double() * inverse).sum(-1)
-    return Sums(squares.sum(-1).sum(-1, dtype=torch.float64), cosines, diagonal)
+    plain, weighted = (gram.square_() @ torch.stack([torch.ones_like(x), inverse], -1)).double().unbind(-1)
+    return Sums(plain.sum(-1), (weighted * inverse).sum(-1), diagonal)
 
 
 def _part(tile: AttentionTile) -> OpenSequences:

@@ -1,7 +1,8 @@
-"""What several metrics need of a tile, each computed once and only if asked for: `tile.once(row_entropy)`."""
+"""What several metrics need of a tile, each computed once and only if asked for: `tile.once(valid_rows)`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.totals import PairSums, PerSequence
@@ -14,47 +15,92 @@ if TYPE_CHECKING:
 TINY = 1e-38  # added before a logarithm: below any probability that matters, above float32's zero
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The tile's valid query rows, the heads of one query side by side.
+
+    `probs` [row, head, key]; `support` [row, key] bool; `size` [row], the number of visible keys; `position` [row],
+    the query's position; `owner` [row], the index of its sequence in the batch of `batch` sequences `numbers`.
+    """
+
+    probs: Tensor
+    support: Tensor
+    size: Tensor
+    position: Tensor
+    owner: Tensor
+    numbers: Tensor
+
+    @property
+    def comparable(self) -> Tensor:
+        """[row] bool: queries that see at least two keys. With one, every head has the same forced row."""
+        return self.size >= 2
+
+    def by_sequence(self, values: Tensor) -> Tensor:
+        """Sums [sequence, ...] of `values` [row, ...] over the rows of each sequence, in float64."""
+        import torch
+
+        sums = torch.zeros(len(self.numbers), *values.shape[1:], dtype=torch.float64, device=values.device)
+        return sums.index_add_(0, self.owner, values.double())
+
+    def means(self, columns: list[tuple[Tensor, Tensor]]) -> PerSequence:
+        """A total of per-query columns: each a value [row, head] and the rows [row] bool that it is defined for."""
+        import torch
+
+        sums = torch.stack([value * where[:, None] for value, where in columns], -1)
+        counts = torch.stack([where for _, where in columns], -1)
+        return PerSequence(self.numbers, self.by_sequence(sums), self.by_sequence(counts)[:, None, :])
+
+    def pairs(self, columns: list[Tensor]) -> PairSums:
+        """A total of sums over comparable queries [sequence, head, head]; the first is also kept by sequence and head."""
+        import torch
+
+        sums = torch.stack(columns, 1)
+        heads = sums.shape[-1]
+        count = self.by_sequence(self.comparable)
+        others = sums[:, 0].sum(-1) - sums[:, 0].diagonal(dim1=-2, dim2=-1)
+        counts = (count * float(heads > 1))[:, None, None]
+        return PairSums(
+            sums.sum(0), count.sum(), PerSequence(self.numbers, others[..., None] / max(heads - 1, 1), counts)
+        )
+
+
+def valid_rows(tile: AttentionTile) -> Rows:
+    """The rows that count, copied into the order in which heads are compared."""
+    import torch
+
+    batch, queries = tile.query_mask.shape
+    owner = torch.arange(batch, device=tile.probs.device)[:, None].expand(batch, queries)
+    mask = tile.query_mask
+    return Rows(
+        probs=tile.probs.transpose(1, 2)[mask],
+        support=tile.support[mask],
+        size=tile.support_size[mask],
+        position=tile.query_positions[mask],
+        owner=owner[mask],
+        numbers=tile.sequences,
+    )
+
+
+def floored(tile: AttentionTile) -> Tensor:
+    """[row, head, key]: the probabilities, never quite zero, to take logarithms of."""
+    return tile.once(valid_rows).probs + TINY
+
+
 def row_entropy(tile: AttentionTile) -> Tensor:
-    """[batch, head, query]: H = -sum of p ln p, in nats, with 0 ln 0 = 0; zero at padding."""
-    return -(tile.rows + TINY).log_().mul_(tile.rows).sum(-1)
+    """[row, head]: H = -sum of p ln p, in nats, with 0 ln 0 = 0."""
+    probs = tile.once(floored)
+    return -probs.log().mul_(probs).sum(-1)
+
+
+def nonzeros(tile: AttentionTile) -> Tensor:
+    """[row, head]: how many keys of a row have any mass."""
+    return tile.once(valid_rows).probs.sign().sum(-1)
 
 
 def head_gram(tile: AttentionTile) -> Tensor:
-    """[batch, query, head, head]: dot products of the heads' rows of the same query; zero at padding."""
-    rows = tile.rows.transpose(1, 2)
-    return rows @ rows.mT
-
-
-def comparable(tile: AttentionTile) -> Tensor:
-    """[batch, query] bool: queries that see at least two keys. With one, every head has the same forced row."""
-    return tile.support_size >= 2
-
-
-def per_sequence(tile: AttentionTile, sums: Tensor, counts: Tensor) -> PerSequence:
-    """A total of the tile's sequences: `sums` [batch, head, column] and `counts` [batch, column], made float64."""
-    return PerSequence(tile.sequences, sums.double(), counts.double()[:, None, :])
-
-
-def mean_over_queries(tile: AttentionTile, columns: list[tuple[Tensor, Tensor]]) -> PerSequence:
-    """A total of per-query values: each column is a value [batch, head, query] and the queries [batch, query] it is for."""
-    import torch
-
-    sums = [(value * where[:, None]).sum(-1, dtype=torch.float64) for value, where in columns]
-    counts = [where.sum(-1) for _, where in columns]
-    return per_sequence(tile, torch.stack(sums, -1), torch.stack(counts, -1))
-
-
-def pair_sums(tile: AttentionTile, sums: Tensor, mean_of: int = 0) -> PairSums:
-    """A total of pair sums [batch, column, head, head] over the tile's comparable queries.
-
-    Column `mean_of` is also kept for each sequence and head, averaged over the other heads.
-    """
-    heads = sums.shape[-1]
-    count = comparable(tile).sum(-1).double()
-    others = sums[:, mean_of].sum(-1) - sums[:, mean_of].diagonal(dim1=-2, dim2=-1)
-    has_others = count * float(heads > 1)
-    rows = per_sequence(tile, others[..., None] / max(heads - 1, 1), has_others[:, None])
-    return PairSums(sums.sum(0), count.sum(), rows)
+    """[row, head, head]: dot products of the heads' rows of the same query."""
+    probs = tile.once(valid_rows).probs
+    return probs @ probs.mT
 
 
 def mean_of_pairs(matrix: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.shared import nonzeros, valid_rows
 from headprobe.metrics.totals import Worst
 
 if TYPE_CHECKING:
@@ -43,13 +44,16 @@ class Validity:
     def observe(self, tile: AttentionTile) -> ValidityTotal:
         import torch
 
-        rows, support = tile.rows, tile.support[:, None]
-        off = (rows.sum(-1) - 1).abs().masked_fill(~tile.query_mask[:, None], 0.0)
-        leak = rows.masked_fill(support, 0.0).sum(-1)
-        entries = support.sum((0, 2, 3)).expand(rows.shape[1])
-        zeros = entries - ((rows > 0) & support).sum((0, 2, 3))
-        worst = torch.stack([off.amax((0, 2)), leak.amax((0, 2))], -1)
-        return ValidityTotal(Worst(worst.double()), torch.stack([zeros, entries], -1).double())
+        rows = tile.once(valid_rows)
+        probs = rows.probs
+        hidden = ~rows.support
+        off = (probs.sum(-1) - 1).abs()
+        leak = (probs @ hidden.to(probs.dtype)[..., None])[..., 0] if bool(hidden.any()) else off * 0
+        outside = ((probs > 0) & hidden[:, None]).sum((0, 2)) if bool(leak.any()) else 0
+        nonzero = tile.once(nonzeros).sum(0, dtype=torch.float64) - outside
+        entries = rows.size.sum().expand_as(nonzero).double()
+        worst = torch.stack([torch.cat([x, x.new_zeros(1, x.shape[1])]).amax(0) for x in (off, leak)], -1)
+        return ValidityTotal(Worst(worst.double()), torch.stack([entries - nonzero, entries], -1))
 
     def compute(self, total: ValidityTotal) -> Values:
         row_error, leak = total.worst.values.unbind(-1)

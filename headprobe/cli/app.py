@@ -1,0 +1,55 @@
+"""The program: its commands, and the options that belong to all of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headprobe import __version__
+from headprobe.cli.inspect import inspect
+from headprobe.cli.matrix import matrix
+from headprobe.cli.metrics import metrics
+from headprobe.cli.options import DEFAULTS, OPTIONS, OUTPUT
+from headprobe.cli.scan import scan
+from headprobe.settings import discover
+
+app = typer.Typer(
+    name="headprobe",
+    help="What the attention heads of a checkpoint do, and which of them repeat each other.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "HEADPROBE",
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
+)
+for command in (scan, matrix, inspect, metrics):
+    app.command(name=command.__name__)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headprobe {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="Exit codes: 0 done, 1 findings, 2 wrong usage, 3 input, 4 environment, 5 refused for safety, 70 a bug.",
+)
+def _program(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        return
+    known = {name for name in {**OPTIONS, **OUTPUT} if name in DEFAULTS or name in OUTPUT}
+    values, _ = discover(Path.cwd(), known)
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    commands = ("scan", "matrix", "inspect")
+    context.default_map = {command: values for command in commands}

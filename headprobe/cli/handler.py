@@ -1,0 +1,76 @@
+"""The one place that turns what went wrong into a line on standard error and an exit code."""
+
+import os
+import platform
+import signal
+import sys
+import tempfile
+import traceback
+from types import FrameType
+
+import typer
+
+from headprobe.errors import EnvironmentFailure, HeadprobeError, printable
+
+BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 70, 130, 143, 141
+
+
+def main() -> None:
+    """Run the program and leave with its exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown as an escape
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the program on `arguments` (those of the process by default); the exit code."""
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    try:
+        from headprobe.cli.app import app
+
+        code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except HeadprobeError as fault:
+        return _told(str(fault), fault.exit_code, debug)
+    except typer.TyperException as fault:
+        message = fault.format_message().replace("\n", " ")
+        return _told(printable(f"error[E-USAGE]: {message.rstrip('.')}. See headprobe --help."), 2, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return BROKEN_PIPE
+    except OSError as fault:
+        _silence(sys.stdout)
+        failure = EnvironmentFailure("E-IO", f"input or output failed: {fault.strerror or fault}")
+        return _told(str(failure), failure.exit_code, debug)
+    except Exception as fault:  # the one broad handler: whatever gets here is a bug
+        return _bug(fault, debug)
+    return code if isinstance(code, int) else 0
+
+
+def _told(line: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"headprobe: {line}", file=sys.stderr)
+    return code
+
+
+def _bug(fault: Exception, debug: bool) -> int:
+    with tempfile.NamedTemporaryFile("w", prefix="headprobe-", suffix=".log", delete=False, encoding="utf-8") as log:
+        log.write(f"headprobe, Python {platform.python_version()}, {platform.platform()}\n{traceback.format_exc()}")
+    what = f"{type(fault).__name__}: {fault}".splitlines()[0][:200]
+    line = printable(f"error[E-BUG]: {what}. This is a bug in headprobe: please report it with the log {log.name}.")
+    return _told(line, BUG, debug)
+
+
+def _silence(stream: object) -> None:
+    """Keep Python from failing again when it flushes a stream that is gone."""
+    fileno = getattr(stream, "fileno", None)
+    if fileno is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), fileno())
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)

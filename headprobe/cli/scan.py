@@ -1,0 +1,45 @@
+"""headprobe scan"""
+
+import sys
+from typing import Any
+
+from headprobe.cli.options import OPTIONS, OUTPUT, ModelArgument, accepting, scan_options
+from headprobe.cli.show import check_output_options, progress, say, top
+
+
+@accepting(*OPTIONS, *OUTPUT)
+def scan(model: ModelArgument, **options: Any) -> None:
+    """Measure every attention head: redundancy, divergence, similarity, what it looks at.
+
+    Examples:
+
+        headprobe scan bert-base-uncased
+
+        headprobe scan ./finetuned --text reviews.csv --field review -o out/
+
+        headprobe scan gpt2 --metrics rcos,js --pairs model --format json > gpt2.json
+    """
+    check_output_options(options)
+    with progress(options, model) as watch:
+        from headprobe.pipeline import scan as measure
+
+        report = measure(model, watch=watch, **scan_options(options))
+    written = [path for name in options["output"] for path in report.save(name)]
+    show_report(report, options)
+    if written:
+        say("wrote " + ", ".join(map(str, written)), options)
+
+
+def show_report(report: Any, options: dict[str, Any]) -> None:
+    """A report on standard output in the chosen format."""
+    from headprobe.view.document import scan_document
+    from headprobe.view.terminal import console, show
+    from headprobe.write import csv_bytes, json_bytes
+
+    match options["format"]:
+        case "json":
+            sys.stdout.write(json_bytes(report.document()).decode())
+        case "csv":
+            sys.stdout.write(csv_bytes(report.heads).decode())
+        case _:
+            show(scan_document(report, sort=options["sort"], top=top(options)), console())

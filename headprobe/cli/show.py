@@ -1,0 +1,67 @@
+"""What commands have in common when they show something."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from headprobe.errors import UsageError, nearest
+
+TOP_ON_A_TERMINAL = 20
+
+
+def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("table", "json", "csv")) -> None:
+    """Refuse wrong output options before any work is done."""
+    from headprobe.write import check_output
+
+    if options["format"] not in formats:
+        raise UsageError("E-FORMAT", f'--format "{options["format"]}" is not known', nearest(options["format"], formats))
+    if options["top"] is not None and options["top"] < 0:
+        raise UsageError("E-OPTION", f"--top {options['top']} is too small", "Give 1 or more, or 0 for all.")
+    for path in options["output"]:
+        check_output(Path(path))
+
+
+def top(options: dict[str, Any]) -> int | None:
+    """How many rows of a long table to show: all (None) where nobody has to scroll."""
+    if options["top"] is None:
+        return TOP_ON_A_TERMINAL if sys.stdout.isatty() else None
+    return options["top"] or None
+
+
+def say(text: str, options: dict[str, Any]) -> None:
+    """A message for the person at the terminal."""
+    if not options["quiet"]:
+        print(f"headprobe: {text}", file=sys.stderr)
+
+
+@contextmanager
+def progress(options: dict[str, Any], model: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on standard error, if that is a terminal; the libraries' warnings only if asked for."""
+    with warnings.catch_warnings():
+        if not options["verbose"]:
+            warnings.simplefilter("ignore")
+        if options["quiet"] or options["no_progress"] or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        with _bar(model) as watch:
+            yield watch
+
+
+@contextmanager
+def _bar(model: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from headprobe.errors import printable
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"loading {printable(model)}", total=None)
+
+        def watch(done: int, total: int) -> None:
+            bar.update(task, description="sequences", completed=done, total=total or None)
+
+        yield watch

@@ -1,0 +1,155 @@
+"""What a scan will see and need, found without loading weights."""
+
+import time
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from headprobe.capture import observing
+from headprobe.errors import InputError
+from headprobe.load.checkpoint import DTYPES, Checkpoint, first_line, modality, open_config, quiet, told, without_pooler
+from headprobe.load.collate import MOST_SEQUENCES, TOKENS_A_BATCH, model_limit
+from headprobe.load.images import COUNT
+from headprobe.settings import LoadOptions, ScanOptions, parse_size
+from headprobe.tile import AttentionTile, Site
+
+TEXTS = 128  # in the built-in sample
+COPIES = 8  # of a tile's probabilities that live at once, at most: the model's own and what metrics make of them
+LARGEST_ON_CPU = 500_000_000  # parameters of a model that may be built with random weights if it can't run on shapes
+
+
+@dataclass(frozen=True)
+class SiteShape:
+    """One attention call and the shape of its probabilities for one sequence."""
+
+    site: Site
+    queries: int
+    keys: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sites in order of execution, and estimates in bytes and seconds for a scan with the given options."""
+
+    model: str
+    model_class: str
+    parameters: int
+    sites: tuple[SiteShape, ...]
+    sequences: int
+    length: int
+    batch_size: int
+    weight_bytes: int
+    attention_bytes: int
+    peak_bytes: int
+    seconds: float
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        simple = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sites"}
+        return {**simple, "sites": [{**asdict(s.site), "queries": s.queries, "keys": s.keys} for s in self.sites]}
+
+
+def plan(name: str, **given: Any) -> Plan:
+    """Find a checkpoint's attention sites by running its code on tensors that have shapes and no values.
+
+    Raises `HeadprobeError` for a checkpoint that can't be read, and where it has no attention.
+    """
+    options = ScanOptions.of(**given)
+    source, _, config = open_config(name, options)
+    model = _skeleton(config, options, "meta")
+    checkpoint = Checkpoint(model, config, source)
+    length = min(options.max_length, model_limit(checkpoint))
+    try:
+        sites = _sites(model, config, length)
+    except (RuntimeError, NotImplementedError) as fault:  # code that looks at values
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        if parameters > LARGEST_ON_CPU:
+            raise InputError("E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}") from fault
+        sites = _sites(_skeleton(config, options, "cpu"), config, length)
+    return _plan(checkpoint, sites, options, length)
+
+
+def _skeleton(config: Any, options: LoadOptions, device: str) -> nn.Module:
+    from transformers import AutoModel
+
+    with quiet(), told("E-CONFIG", f"no model can be made of the config of type {config.model_type}"), torch.device(device):
+        model: nn.Module = AutoModel.from_config(
+            config, attn_implementation="eager", dtype=torch.float32, trust_remote_code=options.trust_remote_code, **without_pooler(config)
+        )
+    return model.eval()
+
+
+def _sites(model: nn.Module, config: Any, length: int) -> tuple[SiteShape, ...]:
+    found: list[SiteShape] = []
+
+    def note(tile: AttentionTile) -> None:
+        found.append(SiteShape(tile.site, tile.queries, tile.probs.shape[3]))
+
+    device = next(model.parameters()).device
+    with torch.inference_mode(), observing(model, note, tile_bytes=2**62):
+        model(**_inputs(model, config, length, device))
+    return tuple(found)
+
+
+def _inputs(model: nn.Module, config: Any, length: int, device: torch.device) -> dict[str, Any]:
+    if modality(model) == "image":
+        size = getattr(config, "image_size", 224)
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width, device=device)}
+    ids = torch.zeros(1, length, dtype=torch.long, device=device)
+    if getattr(config, "is_encoder_decoder", False):
+        return {"input_ids": ids, "decoder_input_ids": ids, "use_cache": False}
+    return {"input_ids": ids}
+
+
+def _plan(checkpoint: Checkpoint, sites: tuple[SiteShape, ...], options: ScanOptions, length: int) -> Plan:
+    model = checkpoint.model
+    is_text = modality(model) == "text"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    sequences = min(options.limit or TEXTS, TEXTS) if is_text else min(options.limit or COUNT, COUNT)
+    automatic = max(1, min(MOST_SEQUENCES, TOKENS_A_BATCH // length)) if is_text else COUNT
+    batch = min(options.batch_size or automatic, sequences)
+    largest = max(s.site.heads * s.queries * s.keys for s in sites) * batch * 4
+    size = torch.empty(0, dtype=DTYPES.get(options.dtype, torch.float32)).element_size()
+    return Plan(
+        model=checkpoint.source.name,
+        model_class=type(model).__name__,
+        parameters=parameters,
+        sites=sites,
+        sequences=sequences,
+        length=max(s.queries for s in sites),
+        batch_size=batch,
+        weight_bytes=parameters * size,
+        attention_bytes=largest,
+        peak_bytes=parameters * size + min(COPIES * largest, parse_size(options.max_memory)),
+        seconds=sequences * _seconds_a_sequence(model, sites),
+    )
+
+
+def _seconds_a_sequence(model: Any, sites: tuple[SiteShape, ...]) -> float:
+    """Forward pass and metrics, from operation counts and two short measurements on this machine's CPU."""
+    embedding = model.get_input_embeddings()
+    embedded = sum(parameter.numel() for parameter in embedding.parameters())
+    tokens = max(s.queries for s in sites)
+    weights = sum(parameter.numel() for parameter in model.parameters()) - embedded
+    gram = sum(2 * s.site.heads * s.queries**2 * s.keys for s in sites)
+    elements = sum(s.site.heads * s.queries * s.keys for s in sites)
+    pair_elements = sum(s.site.heads * (s.site.heads - 1) // 2 * s.queries * s.keys for s in sites)
+    flop, log = _measure()
+    return (2 * weights * tokens + gram) * flop + (12 * elements + pair_elements) * log
+
+
+def _measure() -> tuple[float, float]:
+    """Seconds a floating point operation of a matrix product, and a logarithm with the passes around it."""
+    matrix, vector = torch.rand(768, 768), torch.rand(2**18)
+    best = [float("inf"), float("inf")]
+    for _ in range(5):
+        start = time.perf_counter()
+        _ = matrix @ matrix
+        middle = time.perf_counter()
+        (vector + 1e-38).log_().mul_(vector).sum()
+        end = time.perf_counter()
+        best = [min(best[0], middle - start), min(best[1], end - middle)]
+    return best[0] / (2 * 768**3), best[1] / 2**18

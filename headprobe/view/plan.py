@@ -1,0 +1,42 @@
+"""What `headprobe inspect` shows."""
+
+from typing import Any
+
+from headprobe.view.document import Document, Heading, Paragraph, Table, TableColumn
+
+
+def plan_document(plan: dict[str, Any]) -> Document:
+    """A plan's sites as a table, its needs in a sentence."""
+    sites = plan["sites"]
+    heads = sum(site["heads"] for site in sites)
+    title = f"{plan['model']} ({plan['model_class']}) · {plan['parameters']:,} parameters · {heads} heads in {len(sites)} attention layers"
+    columns = ("site", "kind", "layer", "heads", "kv heads", "queries × keys", "path")
+    rows = tuple(
+        (
+            str(site["index"]), site["kind"], str(site["layer"]), str(site["heads"]), str(site["kv_heads"]),
+            f"{site['queries']} × {site['keys']}", site["path"],
+        )
+        for site in sites
+    )  # fmt: skip
+    table = Table("Attention sites, in order of execution", tuple(TableColumn(c, text=c in ("kind", "path")) for c in columns), rows)
+    return Heading(title), table, Paragraph(_needs(plan))
+
+
+def _needs(plan: dict[str, Any]) -> str:
+    return (
+        f"A scan of {plan['sequences']} sequences of {plan['length']} positions, {plan['batch_size']} at a time, needs about"
+        f" {_bytes(plan['peak_bytes'])} of memory: {_bytes(plan['weight_bytes'])} of weights, and at most"
+        f" {_bytes(plan['peak_bytes'] - plan['weight_bytes'])} for attention ({_bytes(plan['attention_bytes'])} a layer)."
+        f" On this machine's CPU it will take about {_seconds(plan['seconds'])} beyond loading (estimated)."
+    )
+
+
+def _bytes(number: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} bytes"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{max(seconds, 0.1):.1f} s"

@@ -1,0 +1,129 @@
+"""A document on a terminal, or as plain text where there is none."""
+
+import os
+import sys
+from typing import TextIO
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from headprobe.errors import printable
+from headprobe.view.document import Block, Document, Grid, Heading, Paragraph, Table
+
+UNLIMITED = 10_000
+# Viridis at nine equal steps: even in lightness, and told apart without red and green.
+VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+CELL_WIDTHS = (5, 4, 3, 1)
+
+
+def console(stream: TextIO | None = None, *, width: int | None = None) -> Console:
+    """A console for `stream` (standard output by default).
+
+    What is no terminal gets all the width it needs, so that nothing is cut, and no colour unless FORCE_COLOR asks.
+    """
+    stream = stream or sys.stdout
+    if width is None and not stream.isatty():
+        width = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else UNLIMITED
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def show(document: Document, target: Console) -> None:
+    """Print a document."""
+    for i, block in enumerate(document):
+        if i:
+            target.print()
+        target.print(lower(block, target), soft_wrap=target.width >= UNLIMITED)
+
+
+def lower(block: Block, target: Console) -> RenderableType:
+    """One block as something that Rich prints. Strings become Text, which is never read as markup."""
+    match block:
+        case Heading(text):
+            return Text(printable(text), style="bold")
+        case Paragraph(text):
+            return Text(printable(text))
+        case Table():
+            return _table(block, target)
+        case Grid():
+            return _grid(block, target)
+
+
+def _table(table: Table, target: Console) -> RenderableType:
+    shown = _fitting(table, target.width)
+    rich = RichTable(box=_box(target), pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for index in shown:
+        column = table.columns[index]
+        rich.add_column(Text(column.title), justify="left" if column.text else "right", no_wrap=True, overflow="ignore")
+    for row in table.rows:
+        rich.add_row(*(Text(printable(row[index])) for index in shown))
+    return Group(Text(printable(table.title), style="bold"), rich)
+
+
+def _fitting(table: Table, width: int) -> list[int]:
+    """The columns that fit side by side, least important left out first, in their order."""
+    widths = [
+        max([cell_len(column.title), *(cell_len(printable(row[i])) for row in table.rows)]) + 2
+        for i, column in enumerate(table.columns)
+    ]
+    shown: list[int] = []
+    for i in sorted(range(len(widths)), key=lambda i: (table.columns[i].rank, i)):
+        if table.columns[i].rank and sum(widths[j] for j in shown) + widths[i] > width:
+            break
+        shown.append(i)
+    return sorted(shown)
+
+
+def _box(target: Console) -> box.Box:
+    return box.SIMPLE_HEAD if target.encoding.startswith("utf") else box.ASCII2
+
+
+def _grid(grid: Grid, target: Console) -> RenderableType:
+    """A heat map: the number in every cell, as many digits as fit, on a colour where there is colour."""
+    margin = max([cell_len(label) for label in grid.rows], default=0) + 1
+    room = (target.width - margin) // max(1, len(grid.columns))
+    cell = next((width for width in CELL_WIDTHS if width <= room), 1)
+    lines = [_labels(grid.columns, margin, cell)] if cell >= max(3, *(cell_len(c) for c in grid.columns)) else []
+    for label, row in zip(grid.rows, grid.values, strict=True):
+        line = Text(printable(label).ljust(margin))
+        for value in row:
+            line.append(_digits(value, cell, grid.high), style=_style(value, grid.low, grid.high))
+        lines.append(line)
+    scale = Text("scale ")
+    for i, colour in enumerate(VIRIDIS):
+        value = grid.low + (grid.high - grid.low) * i / (len(VIRIDIS) - 1)
+        scale.append(f" {value:.2f} ", style=f"{_ink(i)} on {colour}")
+    if cell == 1:
+        scale = Text("digits are tenths of the scale's end, " f"{grid.high:.2f}  ").append(scale)
+    return Group(Text(printable(grid.title), style="bold"), *lines, Padding(scale, (1, 0, 0, 0)))
+
+
+def _labels(labels: tuple[str, ...], margin: int, cell: int) -> Text:
+    return Text(" " * margin + "".join(label.rjust(cell) for label in labels))
+
+
+def _digits(value: float | None, cell: int, high: float) -> str:
+    """A number in `cell` columns: 0.97, .97, or its share of the scale's end as one digit."""
+    if value is None:
+        return "·".rjust(cell)
+    if cell >= 5:
+        return f"{value:.2f}".rjust(cell)
+    if cell >= 3:
+        short = f"{value:.{cell - 2}f}"
+        return (short.removeprefix("0") if len(short) >= cell else short).rjust(cell)
+    return str(min(9, int(10 * value / high))) if high else "0"
+
+
+def _style(value: float | None, low: float, high: float) -> str:
+    if value is None or high <= low:
+        return ""
+    step = round((len(VIRIDIS) - 1) * min(1.0, max(0.0, (value - low) / (high - low))))
+    return f"{_ink(step)} on {VIRIDIS[step]}"
+
+
+def _ink(step: int) -> str:
+    return "white" if step < 5 else "black"
+
