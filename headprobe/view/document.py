@@ -74,7 +74,8 @@ def scan_document(report: Report, *, sort: str | None = None, top: int | None = 
     if "js" in report.pairs:
         blocks.append(_pairs_table(report, top))
     blocks.append(_layers_table(report))
-    blocks += [Paragraph(f"Note: {note}.") for note in report.notes]
+    if report.notes:
+        blocks.append(Paragraph("\n".join(f"Note: {note}." for note in report.notes)))
     return tuple(blocks)
 
 
@@ -135,7 +136,8 @@ def _rcos_sentence(report: Report) -> str:
     above = int((report.heads["rcos_excess"] > 0.005).sum()) if "rcos_excess" in report.heads else 0
     return (
         "rcos tells how alike the rows of a head's queries are, 0 none to 1 all the same;"
-        f" uniform attention under the same mask has {named}, and {above} of {len(report.heads)} heads are above that."
+        f" uniform attention under the same mask has {named} (excess is what a head has beyond that),"
+        f" and {above} of {len(report.heads)} heads are above it."
     )
 
 
@@ -278,6 +280,8 @@ def _layers_table(report: Report) -> Table:
         ("kl_inf_frac", "KL = ∞", 3, 4), ("path", "path", 2, None),
     )  # fmt: skip
     wanted = [column for column in wanted if column[0] in layers and layers[column[0]].notna().any()]
+    if layers["kind"].nunique() == 1:
+        wanted = [column for column in wanted if column[0] != "kind"]
     rows = [tuple(_cell(row[name], decimals) for name, _, _, decimals in wanted) for row in layers.to_dict("records")]
     columns = tuple(TableColumn(title, rank, decimals is None) for _, title, rank, decimals in wanted)
     return Table("Layers", columns, tuple(rows))

@@ -7,7 +7,6 @@ from typing import TextIO
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -18,6 +17,7 @@ UNLIMITED = 10_000
 # Viridis at nine equal steps: even in lightness, and told apart without red and green.
 VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 CELL_WIDTHS = (5, 4, 3, 1)
+GAP = 2  # between columns
 
 
 def console(stream: TextIO | None = None, *, width: int | None = None) -> Console:
@@ -36,7 +36,7 @@ def show(document: Document, target: Console) -> None:
     for i, block in enumerate(document):
         if i:
             target.print()
-        target.print(lower(block, target), soft_wrap=target.width >= UNLIMITED)
+        target.print(lower(block, target), crop=False)
 
 
 def lower(block: Block, target: Console) -> RenderableType:
@@ -45,7 +45,7 @@ def lower(block: Block, target: Console) -> RenderableType:
         case Heading(text):
             return Text(printable(text), style="bold")
         case Paragraph(text):
-            return Text(printable(text))
+            return Text("\n").join(Text(printable(line)) for line in text.split("\n"))
         case Table():
             return _table(block, target)
         case Grid():
@@ -54,10 +54,15 @@ def lower(block: Block, target: Console) -> RenderableType:
 
 def _table(table: Table, target: Console) -> RenderableType:
     shown = _fitting(table, target.width)
-    rich = RichTable(box=_box(target), pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    widths = _widths(table)
+    needed = sum(widths[index] + GAP for index in shown)
+    rich = RichTable(
+        box=_box(target), pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0),
+        width=needed if needed > target.width else None,  # wider than the terminal rather than with cut numbers
+    )  # fmt: skip
     for index in shown:
         column = table.columns[index]
-        rich.add_column(Text(column.title), justify="left" if column.text else "right", no_wrap=True, overflow="ignore")
+        rich.add_column(Text(column.title), justify="left" if column.text else "right", no_wrap=True)
     for row in table.rows:
         rich.add_row(*(Text(printable(row[index])) for index in shown))
     return Group(Text(printable(table.title), style="bold"), rich)
@@ -65,16 +70,20 @@ def _table(table: Table, target: Console) -> RenderableType:
 
 def _fitting(table: Table, width: int) -> list[int]:
     """The columns that fit side by side, least important left out first, in their order."""
-    widths = [
-        max([cell_len(column.title), *(cell_len(printable(row[i])) for row in table.rows)]) + 2
-        for i, column in enumerate(table.columns)
-    ]
+    widths = [width + GAP for width in _widths(table)]
     shown: list[int] = []
     for i in sorted(range(len(widths)), key=lambda i: (table.columns[i].rank, i)):
         if table.columns[i].rank and sum(widths[j] for j in shown) + widths[i] > width:
             break
         shown.append(i)
     return sorted(shown)
+
+
+def _widths(table: Table) -> list[int]:
+    return [
+        max([cell_len(column.title), *(cell_len(printable(row[i])) for row in table.rows)])
+        for i, column in enumerate(table.columns)
+    ]
 
 
 def _box(target: Console) -> box.Box:
@@ -98,7 +107,7 @@ def _grid(grid: Grid, target: Console) -> RenderableType:
         scale.append(f" {value:.2f} ", style=f"{_ink(i)} on {colour}")
     if cell == 1:
         scale = Text("digits are tenths of the scale's end, " f"{grid.high:.2f}  ").append(scale)
-    return Group(Text(printable(grid.title), style="bold"), *lines, Padding(scale, (1, 0, 0, 0)))
+    return Group(Text(printable(grid.title), style="bold"), *lines, Text(), scale)
 
 
 def _labels(labels: tuple[str, ...], margin: int, cell: int) -> Text:
