@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from headprobe.cli.options import OPTIONS, OUTPUT, accepting, scan_options
-from headprobe.cli.show import check_output_options, progress, say
+from headprobe.cli.show import check_output_options, first_look, progress, say
 from headprobe.errors import UsageError, nearest
 
 PAIR_METRICS = ("js", "cos", "bc", "kl")
@@ -59,6 +59,7 @@ def _matrix(model: str, metric: str, layer: int | None, options: dict[str, Any])
 
         report = Report.load(model)
     else:
+        first_look(model, options)
         with progress(options, model) as watch:
             from headprobe.pipeline import scan
 

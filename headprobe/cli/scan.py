@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from headprobe.cli.options import OPTIONS, OUTPUT, ModelArgument, accepting, scan_options
-from headprobe.cli.show import check_output_options, progress, say, top
+from headprobe.cli.show import check_output_options, first_look, progress, say, top
 
 
 @accepting(*OPTIONS, *OUTPUT)
@@ -20,6 +20,7 @@ def scan(model: ModelArgument, **options: Any) -> None:
         headprobe scan gpt2 --metrics rcos,js --pairs model --format json > gpt2.json
     """
     check_output_options(options)
+    first_look(model, options)
     with progress(options, model) as watch:
         from headprobe.pipeline import scan as measure
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from headprobe.cli.options import scan_options
 from headprobe.errors import UsageError, nearest
+from headprobe.settings import ScanOptions
 
 TOP_ON_A_TERMINAL = 20
 
@@ -22,6 +24,19 @@ def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("t
         raise UsageError("E-OPTION", f"--top {options['top']} is too small", "Give 1 or more, or 0 for all.")
     for path in options["output"]:
         check_output(Path(path))
+
+
+def first_look(model: str, options: dict[str, Any]) -> None:
+    """Refuse in a moment what needs no torch to be seen: wrong options, unknown metrics, a local folder's files."""
+    from headprobe.load.hub import local_path
+    from headprobe.load.preflight import preflight
+    from headprobe.metrics import select
+
+    chosen = ScanOptions.of(**scan_options(options))
+    select(chosen.metrics)
+    path = local_path(model)
+    if path is not None:
+        preflight(path, allow_pickle=chosen.allow_pickle)
 
 
 def top(options: dict[str, Any]) -> int | None:

@@ -28,14 +28,22 @@ def find(name: str, *, revision: str | None, cache_dir: str | None, token: str |
     A path that exists, or that looks like one (`./x`, `/x`, `~/x`, below an existing folder), is never looked up on
     the hub. Raises `InputError` for a path that isn't there and `EnvironmentFailure` when the hub can't help.
     """
+    path = local_path(name)
+    if path is not None:
+        return Source(path, name)
+    return _download(name, revision, cache_dir, token, allow_pickle, trust_remote_code)
+
+
+def local_path(name: str) -> Path | None:
+    """The path that a name means, or None for a hub name. Raises `InputError` for a path that isn't there."""
     path = Path(name).expanduser()
     if path.exists():
-        return Source(path, name)
+        return path
     parent = path.parent
     local = name.startswith((".", "/", "~")) or (parent != Path() and parent.is_dir())
     if local or not HUB_NAME.fullmatch(name):
         raise InputError("E-PATH", f"no folder at {name}", "Give a checkpoint's folder or a hub name like org/model.")
-    return _download(name, revision, cache_dir, token, allow_pickle, trust_remote_code)
+    return None
 
 
 def _download(name: str, revision: str | None, cache_dir: str | None, token: str | None, allow_pickle: bool, trust: bool) -> Source:
