@@ -1,10 +1,10 @@
 """Totals become tables: the last step of a scan, and the last that sees a tensor."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from headprobe.collect import BASELINES, Collector
@@ -54,19 +54,16 @@ def assemble(
     head_rows = [row for site in sites for row in _head_rows(site, values[site], collector)]
     _add_nearest(head_rows, pairs)
     keep = columns | {"dropped_mass", *(("nearest_layer", "nearest_head", "nearest_js") if "js" in columns else ())}
-    report = Report(
+    return Report(
         provenance=provenance,
         heads=_frame(head_rows, HEADS, keep),
         layers=_frame([_layer_row(site, values[site], collector) for site in sites], LAYERS, keep),
-        pairs=_frame(
-            [_pair_row(key, row) for key, row in pairs.items()], PAIRS, keep | {"kl_ab", "kl_ba"} & columns
-        ),
+        pairs=_frame([_pair_row(key, row) for key, row in pairs.items()], PAIRS, keep | {"kl_ab", "kl_ba"} & columns),
         sequences=_frame([row for site in sites for row in _sequence_rows(site, values[site])], (), keep),
         baselines=_frame([_baseline_row(site, collector) for site in sites], HEADS, keep),
         inputs=pd.DataFrame([_input_row(item) for item in inputs], columns=["sequence", "length", "cut", "sha256"]),
         notes=tuple(notes),
     )
-    return report
 
 
 def _compute(metrics: Iterable[Metric], totals: dict[str, Any]) -> list[Values]:
@@ -81,7 +78,8 @@ def _refuse_invalid(values: dict[Site, list[Values]], dtype: str) -> None:
         if not (error <= ROW_TOLERANCE[dtype] and leak <= 1e-6):  # a NaN is no number within bounds
             raise InputError(
                 "E-INVALID",
-                f"attention of {site.path} is no distribution: rows off one by {error:.3g}, {leak:.3g} of mass on hidden keys",
+                f"attention of {site.path} is no distribution: rows are off one by up to {error:.3g},"
+                f" and up to {leak:.3g} of their mass is on hidden keys",
                 "Measure it all the same with --allow-invalid.",
             )
 
@@ -170,7 +168,7 @@ def _add_nearest(rows: list[Row], pairs: PairValues) -> None:
         for me, other in (((site_a, head_a), (site_b, head_b)), ((site_b, head_b), (site_a, head_a))):
             found = (js, other[0].layer, other[1])
             key = (me[0].index, me[1])
-            if js == js and (key not in best or js < best[key][0]):
+            if not math.isnan(js) and (key not in best or js < best[key][0]):
                 best[key] = found
     for row in rows:
         js, layer, head = best.get((row["site"], row["head"]), (float("nan"), pd.NA, pd.NA))

@@ -91,10 +91,13 @@ class Collector:
         """The mask baselines: layers with one mask in one forward pass share what was observed."""
         metrics = [metric for metric in self.metrics if metric.name in BASELINES]
         rows = (tile.start, tile.probs.shape[2])
-        for site, other_rows, support, seen in self._uniform:
-            if site.kind == tile.site.kind and rows == other_rows and torch.equal(support, tile.support):
-                break
-        else:
+        known = (
+            seen
+            for site, other_rows, support, seen in self._uniform
+            if site.kind == tile.site.kind and rows == other_rows and torch.equal(support, tile.support)
+        )
+        seen = next(known, None)
+        if seen is None:
             uniform = tile.uniform()
             seen = {metric.name: metric.observe(uniform) for metric in metrics}
             self._uniform.append((tile.site, rows, tile.support, seen))

@@ -93,7 +93,9 @@ def _checkpoint(model: str | Path | nn.Module, options: ScanOptions) -> Checkpoi
         return load_checkpoint(str(model), options)
     config = getattr(model, "config", None)
     if config is None:
-        raise UsageError("E-MODEL", f"{type(model).__name__} is no transformers model", "Use headprobe.observing for other modules.")
+        raise UsageError(
+            "E-MODEL", f"{type(model).__name__} is no transformers model", "Use headprobe.observing for other modules."
+        )
     return Checkpoint(model, config, Source(Path(), getattr(config, "_name_or_path", "") or type(model).__name__))
 
 
@@ -125,7 +127,11 @@ def _feed(
         return _given_feed(list(given))
     if checkpoint.modality == "image":
         if texts is not None or options.text:
-            raise UsageError("E-MODALITY", f"{type(checkpoint.model).__name__} takes images, not texts", "Leave --text out: built-in images are used.")
+            raise UsageError(
+                "E-MODALITY",
+                f"{type(checkpoint.model).__name__} takes images, not texts",
+                "Leave --text out: built-in images are used.",
+            )
         return _image_feed(checkpoint, options)
     read = corpus(options) if texts is None else from_texts(list(texts), "texts given in Python", options)
     return _text_feed(checkpoint, read, tokenizer, options)
@@ -170,7 +176,9 @@ def _pooled_batch(checkpoint: Checkpoint, encoded: Encoded, options: ScanOptions
     config = checkpoint.config.get_text_config()
     heads = config.num_hidden_layers * config.num_attention_heads
     longest = max(len(item.ids) for item in encoded.inputs)
-    fits = parse_size(options.max_memory) // (heads * longest * longest * 4 * 2)  # the layers' tiles, and their pool
+    fits = int(
+        parse_size(options.max_memory) / (heads * longest * longest * 4 * 2)
+    )  # the layers' tiles, and their pool
     return max(1, min(16, fits))
 
 
@@ -201,7 +209,9 @@ def _run(model: nn.Module, feed: Feed, collector: Collector, options: ScanOption
 
 
 def _out_of_memory(fault: BaseException) -> EnvironmentFailure:
-    return EnvironmentFailure("E-MEMORY", "memory ran out during the scan", "Lower --batch-size, --max-length or --max-memory.")
+    return EnvironmentFailure(
+        "E-MEMORY", "memory ran out during the scan", "Lower --batch-size, --max-length or --max-memory."
+    )
 
 
 def _provenance(checkpoint: Checkpoint, feed: Feed, options: ScanOptions, files: dict[str, str]) -> Provenance:
@@ -216,7 +226,10 @@ def _provenance(checkpoint: Checkpoint, feed: Feed, options: ScanOptions, files:
         files=files,
         corpus=feed.about,
         options={name: list(value) if isinstance(value, tuple) else value for name, value in shaped.items()},
-        versions={"python": platform.python_version(), **{name: _version(name) for name in ("headprobe", "torch", "transformers")}},
+        versions={
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("headprobe", "torch", "transformers")},
+        },
     )
 
 

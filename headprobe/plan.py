@@ -66,7 +66,9 @@ def plan(name: str, **given: Any) -> Plan:
     except (RuntimeError, NotImplementedError) as fault:  # code that looks at values
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if parameters > LARGEST_ON_CPU:
-            raise InputError("E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}") from fault
+            raise InputError(
+                "E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}"
+            ) from fault
         sites = _sites(_skeleton(config, options, "cpu"), config, length)
     return _plan(checkpoint, sites, options, length)
 
@@ -74,9 +76,17 @@ def plan(name: str, **given: Any) -> Plan:
 def _skeleton(config: Any, options: LoadOptions, device: str) -> nn.Module:
     from transformers import AutoModel
 
-    with quiet(), told("E-CONFIG", f"no model can be made of the config of type {config.model_type}"), torch.device(device):
+    with (
+        quiet(),
+        told("E-CONFIG", f"no model can be made of the config of type {config.model_type}"),
+        torch.device(device),
+    ):
         model: nn.Module = AutoModel.from_config(
-            config, attn_implementation="eager", dtype=torch.float32, trust_remote_code=options.trust_remote_code, **without_pooler(config)
+            config,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            trust_remote_code=options.trust_remote_code,
+            **without_pooler(config),
         )
     return model.eval()
 
@@ -138,7 +148,7 @@ def _seconds_a_sequence(model: Any, sites: tuple[SiteShape, ...]) -> float:
     elements = sum(s.site.heads * s.queries * s.keys for s in sites)
     pair_elements = sum(s.site.heads * (s.site.heads - 1) // 2 * s.queries * s.keys for s in sites)
     flop, log = _measure()
-    return (2 * weights * tokens + gram) * flop + (12 * elements + pair_elements) * log
+    return float((2 * weights * tokens + gram) * flop + (12 * elements + pair_elements) * log)
 
 
 def _measure() -> tuple[float, float]:

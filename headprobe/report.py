@@ -82,7 +82,9 @@ class Report:
     def _heads_of(self, layer: int | None, kind: str | None) -> pd.DataFrame:
         heads = self.heads if kind is None else self.heads[self.heads["kind"] == kind]
         if heads.empty:
-            raise UsageError("E-KIND", f"no {kind} attention in the report", nearest(str(kind), set(self.heads["kind"])))
+            raise UsageError(
+                "E-KIND", f"no {kind} attention in the report", nearest(str(kind), set(self.heads["kind"]))
+            )
         if layer is None:
             return heads
         layers = sorted(set(heads["layer"]))
@@ -91,7 +93,11 @@ class Report:
             raise UsageError("E-LAYERS", f"no layer {layer} in the report", f"Valid: {', '.join(map(str, layers))}.")
         if heads["site"].nunique() > 1:
             kinds = sorted(set(heads["kind"]))
-            raise UsageError("E-KIND", f"layer {layer} stands for {len(kinds)} kinds of attention", f"Choose one: {', '.join(kinds)}.")
+            raise UsageError(
+                "E-KIND",
+                f"layer {layer} stands for {len(kinds)} kinds of attention",
+                f"Choose one: {', '.join(kinds)}.",
+            )
         return heads
 
     @property
@@ -112,7 +118,7 @@ class Report:
         }
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the report: `.json` the whole, `.csv` or `.parquet` the heads, a folder everything. Whole or not at all.
+        """Write the report: `.json` the whole, `.csv` or `.parquet` the heads, a folder all. Whole or not at all.
 
         Returns the files written. Raises `UsageError` for another suffix, `EnvironmentFailure` where the path can't
         be written.
@@ -128,7 +134,9 @@ class Report:
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise InputError("E-REPORT", f"{where} is no headprobe report")
         if str(document.get("schema_version")).split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-            raise InputError("E-REPORT", f"{where} has schema version {document.get('schema_version')}, this is {SCHEMA_VERSION}")
+            raise InputError(
+                "E-REPORT", f"{where} has schema version {document.get('schema_version')}, this is {SCHEMA_VERSION}"
+            )
         try:
             known = {name: document["provenance"].get(name) for name in Provenance.__dataclass_fields__}
             tables = {name: _table(document["tables"][name]) for name in TABLES}

@@ -51,7 +51,9 @@ class InputOptions:
         for name, least in (("limit", 1), ("max_length", 2), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UsageError("E-OPTION", f"--{name.replace('_', '-')} {value} is too small", f"Give {least} or more.")
+                raise UsageError(
+                    "E-OPTION", f"--{name.replace('_', '-')} {value} is too small", f"Give {least} or more."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class ScanOptions(LoadOptions, InputOptions):
 
 
 def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    """Raise `UsageError` with the nearest valid values unless `value` is one of them."""
     if value not in valid:
         raise UsageError("E-OPTION", f'--{name} "{value}" is not known', nearest(value, valid))
 

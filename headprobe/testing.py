@@ -1,15 +1,16 @@
 """The laws that every metric keeps, ours and a plug-in's: `check_metric(MyMetric())` in a test of yours.
 
-    from headprobe.testing import check_metric
+from headprobe.testing import check_metric
 
-    def test_my_metric() -> None:
-        check_metric(MyMetric())
+def test_my_metric() -> None:
+    check_metric(MyMetric())
 """
 
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from typing import Any
 
@@ -61,7 +62,7 @@ def _rows_may_be_cut_anywhere(metric: Metric) -> None:
         whole = _values(metric, [tile])
         for cuts in ((3,), (1, 2, 3), tuple(range(1, tile.queries))):
             edges = (0, *cuts, tile.queries)
-            parts = [tile.cut(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+            parts = [tile.cut(a, b) for a, b in pairwise(edges)]
             _same(_values(metric, parts), whole, f"Cut at {cuts}, {tile.site.kind}")
 
 
@@ -72,7 +73,9 @@ def _order_does_not_matter(metric: Metric) -> None:
         other = replace(sample_tile(kind=tile.site.kind, seed=7), sequences=torch.tensor([3, 4, 5]))
         whole = [other.cut(0, 5), other.cut(5, other.queries)]
         _same(_values(metric, [*whole, *parts]), _values(metric, [*parts, *whole]), tile.site.kind)
-        _same(_values(metric, [parts[0], whole[0], parts[1], whole[1]]), _values(metric, [*parts, *whole]), "Interleaved")
+        _same(
+            _values(metric, [parts[0], whole[0], parts[1], whole[1]]), _values(metric, [*parts, *whole]), "Interleaved"
+        )
 
 
 def _batching_does_not_matter(metric: Metric) -> None:

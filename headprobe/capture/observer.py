@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
 from headprobe.capture.masks import InputMasks
-from headprobe.capture.naming import Frame, Layers, attention_modules, one_directional, visible
+from headprobe.capture.naming import HIDDEN, Frame, Layers, attention_modules, one_directional, visible
 from headprobe.capture.softmax import SoftmaxTap
 from headprobe.capture.validate import validate
 from headprobe.errors import InputError, UsageError
@@ -179,14 +179,13 @@ class Observer:
                     "This architecture is not supported.",
                 )
             return
-        structure = visible((scores > -9e3) | (probs > 0))
+        shown = visible((scores > HIDDEN) | (probs > 0))
         heads, queries = scores.shape[1:3]
         groups = getattr(frame.module, "num_key_value_groups", 1)
         kv_heads = heads // groups if isinstance(groups, int) else heads
-        site = self._site(frame.path, (batch, heads, queries, scores.shape[3]), structure, kv_heads, False)
-        self._structures[id(structure)] = (structure, structure)  # keeps it, as above
-        structure = self._beyond_padding(site, structure, queries)
-        self._deliver(site, probs, structure, 0, queries)
+        site = self._site(frame.path, (batch, heads, queries, scores.shape[3]), shown, kv_heads, False)
+        self._structures[id(shown)] = (shown, shown)  # kept, so that its id stays its own
+        self._deliver(site, probs, self._beyond_padding(site, shown, queries), 0, queries)
 
     def fused(self, operator: str) -> None:
         """The softmax tap: torch computed attention without ever holding its probabilities."""
@@ -210,11 +209,12 @@ class Observer:
         if mask is None:
             return None
         if id(mask) not in self._structures:
-            self._structures[id(mask)] = (mask, visible(mask[..., :keys]))  # keeps the mask, so that its id stays its own
+            # the mask is kept, so that its id stays its own
+            self._structures[id(mask)] = (mask, visible(mask[..., :keys]))
         return self._structures[id(mask)][1]
 
     def _beyond_padding(self, site: Site, structure: Tensor | None, queries: int) -> Tensor | None:
-        """The structure, or None where it hides nothing but padding: full attention, which some metrics know by heart."""
+        """The structure, or None where it hides nothing but padding: full attention, known by heart."""
         if structure is None or structure.is_meta:
             return structure
         key = (id(structure), site.kind)
@@ -231,9 +231,7 @@ class Observer:
         self._calls[path] += 1
         if (path, visit) not in self._known:
             kind = self._kind(call, structure)
-            site = Site(
-                len(self.sites), path, kind, self._layers.number(path, kind), call[1], kv_heads, sink
-            )
+            site = Site(len(self.sites), path, kind, self._layers.number(path, kind), call[1], kv_heads, sink)
             self._known[path, visit] = site
             self.sites.append(site)
         site = self._known[path, visit]

@@ -19,16 +19,18 @@ FUSED = ("aten::_scaled_dot_product", "aten::_native_multi_head_attention", "ate
 class SoftmaxListener(Protocol):
     """Who is told of a softmax or a fused attention call."""
 
-    def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None: ...
+    def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
+        """A softmax of `scores` over `dim` gave `probs`."""
 
-    def fused(self, operator: str) -> None: ...
+    def fused(self, operator: str) -> None:
+        """Attention was computed in one call of `operator`."""
 
 
 class SoftmaxTap(TorchDispatchMode):
     """Tells `listener` of every softmax of the model."""
 
     def __init__(self, listener: SoftmaxListener) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes unannotated
         self.listener = listener
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -48,8 +50,8 @@ class SoftmaxTap(TorchDispatchMode):
         if _get_current_dispatch_mode() is not self:
             yield
             return
-        self.__exit__(None, None, None)
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # as above
         try:
             yield
         finally:
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]  # as above

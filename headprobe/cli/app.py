@@ -41,7 +41,8 @@ def _print_version(wanted: bool) -> None:
 def _program(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version and stop.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", "-V", help="Print the version and stop.", callback=_print_version, is_eager=True),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -52,4 +53,4 @@ def _program(
     values, _ = discover(Path.cwd(), known)
     values = {name.replace("-", "_"): value for name, value in values.items()}
     commands = ("scan", "matrix", "inspect")
-    context.default_map = {command: values for command in commands}
+    context.default_map = dict.fromkeys(commands, values)

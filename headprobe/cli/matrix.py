@@ -1,5 +1,6 @@
 """headprobe matrix"""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +19,12 @@ MATRIX_OUTPUT = tuple(name for name in OUTPUT if name not in ("sort", "top"))
 @accepting(*MATRIX_OPTIONS, *MATRIX_OUTPUT)
 def matrix(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub name, a folder, or a saved report (.json).")],
-    metric: Annotated[str, typer.Option("--metric", "-m", help="js, cos, bc or kl.", rich_help_panel="Measurement")] = "js",
+    metric: Annotated[
+        str, typer.Option("--metric", "-m", help="js, cos, bc or kl.", rich_help_panel="Measurement")
+    ] = "js",
     layer: Annotated[
-        int | None, typer.Option("--layer", "-l", help="One layer; without it the whole model.", rich_help_panel="Measurement")
+        int | None,
+        typer.Option("--layer", "-l", help="One layer; without it the whole model.", rich_help_panel="Measurement"),
     ] = None,
     **options: Any,
 ) -> None:
@@ -63,8 +67,8 @@ def _matrix(model: str, metric: str, layer: int | None, options: dict[str, Any])
         with progress(options, model) as watch:
             from headprobe.pipeline import scan
 
-            scope = {"pairs": "model"} if layer is None else {"pairs": "layer", "layers": str(layer)}
-            report = scan(model, watch=watch, metrics=(metric,), **scope, **scan_options(options))
+            pairs, layers = ("model", None) if layer is None else ("layer", str(layer))
+            report = scan(model, watch=watch, metrics=(metric,), pairs=pairs, layers=layers, **scan_options(options))
     return report.matrix(metric, layer=layer, kind=options["kind"]), report
 
 
@@ -76,7 +80,7 @@ def _flat(matrix: Any) -> Any:
 
 def _document(table: Any) -> dict[str, Any]:
     values = table.drop(columns="head").to_numpy().tolist()
-    return {"heads": table["head"].tolist(), "matrix": [[None if v != v else v for v in row] for row in values]}
+    return {"heads": table["head"].tolist(), "matrix": [[None if math.isnan(v) else v for v in row] for row in values]}
 
 
 def _write(path: Path, matrix: Any, options: dict[str, Any]) -> None:

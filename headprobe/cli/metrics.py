@@ -9,7 +9,9 @@ from headprobe.metrics import Column, Metric, installed
 
 
 def metrics(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A metric or a column; without it all metrics.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A metric or a column; without it all metrics.")
+    ] = None,
 ) -> None:
     """List every metric with its formula, range, direction, baseline and source.
 
@@ -27,7 +29,9 @@ def metrics(
     every = installed()
     if name is None:
         columns = (TableColumn("metric", text=True), TableColumn("columns", text=True))
-        rows = tuple((metric.name, ", ".join(dict.fromkeys(c.name for c in metric.columns))) for metric in every.values())
+        rows = tuple(
+            (metric.name, ", ".join(dict.fromkeys(c.name for c in metric.columns))) for metric in every.values()
+        )
         document: Document = (Table("Metrics", columns, rows), Paragraph("headprobe metrics NAME tells more of one."))
         show(document, console())
         return

@@ -15,7 +15,9 @@ DEFAULTS = {field.name: field.default for field in fields(ScanOptions)}
 
 
 def _option(kind: Any, panel: str, text: str, *names: str, **extra: Any) -> Any:
-    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=panel, show_default=extra.pop("show", True), **extra)]
+    return Annotated[
+        kind, typer.Option(*names, help=text, rich_help_panel=panel, show_default=extra.pop("show", True), **extra)
+    ]
 
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A hub name (org/model) or a checkpoint's folder.")]
@@ -26,32 +28,60 @@ OPTIONS: dict[str, Any] = {
     "device": _option(str, MODEL_PANEL, "auto, cpu, cuda, cuda:1, mps."),
     "cache_dir": _option(str | None, MODEL_PANEL, "Where hub models are kept."),
     "token": _option(str | None, MODEL_PANEL, "Hub token.", envvar="HF_TOKEN", show_envvar=True, show=False),
-    "trust_remote_code": _option(bool, MODEL_PANEL, "Run code that the checkpoint ships. Review it first.", "--trust-remote-code"),
+    "trust_remote_code": _option(
+        bool, MODEL_PANEL, "Run code that the checkpoint ships. Review it first.", "--trust-remote-code"
+    ),
     "allow_pickle": _option(bool, MODEL_PANEL, "Load pickled weights, which can run code.", "--allow-pickle"),
-    "text": _option(list[str], INPUT_PANEL, "Texts: .txt (one a line), .jsonl, .csv, .parquet, or - for standard input. Repeatable.", "--text", metavar="FILE", show=False),
+    "text": _option(
+        list[str],
+        INPUT_PANEL,
+        "Texts: .txt (one a line), .jsonl, .csv, .parquet, or - (standard input). Repeatable.",
+        "--text",
+        metavar="FILE",
+        show=False,
+    ),
     "field": _option(str | None, INPUT_PANEL, "The field of .jsonl, .csv or .parquet rows that holds the text."),
     "limit": _option(int | None, INPUT_PANEL, "Use so many texts or images, the first ones.", "--limit", "-n"),
     "max_length": _option(int, INPUT_PANEL, "Cut texts at so many tokens (never beyond the model's own limit)."),
-    "batch_size": _option(int | None, INPUT_PANEL, "Sequences a forward pass. Changes no result.", "--batch-size", "-b"),
+    "batch_size": _option(
+        int | None, INPUT_PANEL, "Sequences a forward pass. Changes no result.", "--batch-size", "-b"
+    ),
     "seed": _option(int | None, INPUT_PANEL, "Draw the --limit texts with this seed instead of taking the first."),
     "special": _option(str, INPUT_PANEL, "Special tokens: keep, drop-queries, or drop-keys (rows are rescaled)."),
-    "metrics": _option(list[str], MEASURE_PANEL, "A metric or column (see headprobe metrics). Repeatable, commas work. Default: all.", "--metrics", metavar="NAME", show=False),
+    "metrics": _option(
+        list[str],
+        MEASURE_PANEL,
+        "A metric or column (see headprobe metrics). Repeatable, commas work. Default: all.",
+        "--metrics",
+        metavar="NAME",
+        show=False,
+    ),
     "pairs": _option(str, MEASURE_PANEL, "Compare heads within a layer, over the whole model, or not at all (none)."),
     "layers": _option(str | None, MEASURE_PANEL, "Only these layers, like 0-3,7."),
     "kind": _option(str | None, MEASURE_PANEL, "Only encoder, decoder or cross attention."),
     "max_memory": _option(str, MEASURE_PANEL, "Memory for attention beyond the model's own."),
-    "allow_invalid": _option(bool, MEASURE_PANEL, "Report attention that is no distribution instead of refusing it.", "--allow-invalid"),
-}  # fmt: skip
+    "allow_invalid": _option(
+        bool, MEASURE_PANEL, "Report attention that is no distribution instead of refusing it.", "--allow-invalid"
+    ),
+}
 
 OUTPUT: dict[str, Any] = {
-    "output": _option(list[str], OUTPUT_PANEL, "Write .json (all), .csv or .parquet (heads), or a folder (everything). Repeatable.", "--output", "-o", metavar="PATH", show=False),
+    "output": _option(
+        list[str],
+        OUTPUT_PANEL,
+        "Write .json (all), .csv or .parquet (heads), or a folder (everything). Repeatable.",
+        "--output",
+        "-o",
+        metavar="PATH",
+        show=False,
+    ),
     "format": _option(str, OUTPUT_PANEL, "On standard output: table, json or csv.", "--format", "-f"),
     "sort": _option(str | None, OUTPUT_PANEL, "Column to sort heads by."),
     "top": _option(int | None, OUTPUT_PANEL, "Heads and pairs to show: 20 on a terminal, all elsewhere; 0 is all."),
     "quiet": _option(bool, OUTPUT_PANEL, "No progress and no messages.", "--quiet", "-q"),
     "verbose": _option(bool, OUTPUT_PANEL, "Messages of the libraries too.", "--verbose", "-v"),
     "no_progress": _option(bool, OUTPUT_PANEL, "No progress bar.", "--no-progress"),
-}  # fmt: skip
+}
 OUTPUT_DEFAULTS: dict[str, Any] = {
     "output": (), "format": "table", "sort": None, "top": None, "quiet": False, "verbose": False, "no_progress": False,
 }  # fmt: skip
@@ -68,7 +98,9 @@ def accepting(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         given = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(defaults[name]), annotation=known[name])
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=_default(defaults[name]), annotation=known[name]
+            )
             for name in names
         ]
 
@@ -91,5 +123,7 @@ def scan_options(options: dict[str, Any]) -> dict[str, Any]:
     """The part of a command's options that the library knows; commas in --metrics separate names."""
     chosen = {name: value for name, value in options.items() if name in DEFAULTS}
     if "metrics" in chosen:
-        chosen["metrics"] = tuple(word.strip() for words in chosen["metrics"] for word in words.split(",") if word.strip())
+        chosen["metrics"] = tuple(
+            word.strip() for words in chosen["metrics"] for word in words.split(",") if word.strip()
+        )
     return chosen

@@ -19,7 +19,9 @@ def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("t
     from headprobe.write import check_output
 
     if options["format"] not in formats:
-        raise UsageError("E-FORMAT", f'--format "{options["format"]}" is not known', nearest(options["format"], formats))
+        raise UsageError(
+            "E-FORMAT", f'--format "{options["format"]}" is not known', nearest(options["format"], formats)
+        )
     if options["top"] is not None and options["top"] < 0:
         raise UsageError("E-OPTION", f"--top {options['top']} is too small", "Give 1 or more, or 0 for all.")
     for path in options["output"]:

@@ -43,10 +43,15 @@ class Checkpoint:
 
 
 def modality(model: nn.Module) -> str:
+    """What a model takes: "text" or "image"."""
     name = getattr(model, "main_input_name", "")
     known = {"input_ids": "text", "pixel_values": "image"}
     if name not in known:
-        raise InputError("E-MODALITY", f"{type(model).__name__} takes {name or 'unknown inputs'}", "Text and image models are supported.")
+        raise InputError(
+            "E-MODALITY",
+            f"{type(model).__name__} takes {name or 'unknown inputs'}",
+            "Text and image models are supported.",
+        )
     return known[name]
 
 
@@ -59,7 +64,9 @@ def load_checkpoint(name: str, options: LoadOptions) -> Checkpoint:
     device = _device(options.device)
     notes = [source.note] if source.note else []
     if "auto_map" in looked.config and not options.trust_remote_code:
-        notes.append(f'the checkpoint ships its own code, which was not run: the built-in "{config.model_type}" is used')
+        notes.append(
+            f'the checkpoint ships its own code, which was not run: the built-in "{config.model_type}" is used'
+        )
     with quiet(), told("E-LOAD", f"{source.folder} can't be loaded"):
         model, report = _load(source.folder, config, options)
     check_report(model, report, looked, source.folder)
@@ -78,14 +85,7 @@ def open_config(name: str, options: LoadOptions) -> tuple[Source, Preflight, Any
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    source = find(
-        name,
-        revision=options.revision,
-        cache_dir=options.cache_dir,
-        token=options.token,
-        allow_pickle=options.allow_pickle,
-        trust_remote_code=options.trust_remote_code,
-    )
+    source = find(name, options)
     looked = preflight(source.folder, allow_pickle=options.allow_pickle)
     model_type = looked.config["model_type"]
     if model_type not in CONFIG_MAPPING and not options.trust_remote_code:
@@ -96,7 +96,9 @@ def open_config(name: str, options: LoadOptions) -> tuple[Source, Preflight, Any
                 "Review the code, then pass --trust-remote-code.",
             )
         raise InputError(
-            "E-ARCH", f'model type "{model_type}" is unknown to the installed transformers', nearest(model_type, CONFIG_MAPPING.keys())
+            "E-ARCH",
+            f'model type "{model_type}" is unknown to the installed transformers',
+            nearest(model_type, CONFIG_MAPPING.keys()),
         )
     with quiet(), told("E-CONFIG", f"{source.folder / 'config.json'} describes no valid model"):
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=options.trust_remote_code)
@@ -141,7 +143,9 @@ def _device(wanted: str) -> torch.device:
         device = torch.device(wanted)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as fault:
-        raise EnvironmentFailure("E-DEVICE", f"no device {wanted} in this PyTorch ({torch.__version__})", "Use --device cpu.") from fault
+        raise EnvironmentFailure(
+            "E-DEVICE", f"no device {wanted} in this PyTorch ({torch.__version__})", "Use --device cpu."
+        ) from fault
     return device
 
 
@@ -165,6 +169,7 @@ def told(code: str, problem: str) -> Iterator[None]:
 
 
 def first_line(fault: BaseException) -> str:
+    """The first line of an exception's message, or its name if it has none."""
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
     return lines[0][:300].rstrip(".:") if lines else type(fault).__name__
 

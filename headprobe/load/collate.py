@@ -59,7 +59,9 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise InputError("E-TOKENIZER", f"no tokenizer files in {folder}", "Copy them from the model that it was trained from.")
+        raise InputError(
+            "E-TOKENIZER", f"no tokenizer files in {folder}", "Copy them from the model that it was trained from."
+        )
     with quiet(), told("E-TOKENIZER", f"the tokenizer in {folder} can't be loaded"):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
 
@@ -122,7 +124,11 @@ def _check_ids(sequences: list[Input], model: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max(int(sequence.ids.max()) for sequence in sequences)
     if largest >= rows:
-        raise InputError("E-VOCAB", f"the tokenizer gives id {largest}, the embedding has {rows} rows", "Tokenizer and model do not match.")
+        raise InputError(
+            "E-VOCAB",
+            f"the tokenizer gives id {largest}, the embedding has {rows} rows",
+            "Tokenizer and model do not match.",
+        )
 
 
 def batches(sequences: Sequence[Input], checkpoint: Checkpoint, pad: int | None, size: int | None) -> Iterator[Batch]:

@@ -73,7 +73,11 @@ def _read(name: str, field: str | None) -> list[str]:
     if path.suffix not in FORMATS:
         if not path.exists():
             raise InputError("E-DATA", f"no text file at {path}")
-        raise UsageError("E-FORMAT", f'{path}: "{path.suffix}" is no format of texts', f"Valid: {', '.join(FORMATS)}, or - for standard input.")
+        raise UsageError(
+            "E-FORMAT",
+            f'{path}: "{path.suffix}" is no format of texts',
+            f"Valid: {', '.join(FORMATS)}, or - for standard input.",
+        )
     if path.suffix == ".parquet":
         return _parquet(path, field)
     content = _decode(_bytes(path), str(path))
@@ -100,7 +104,9 @@ def _decode(content: bytes, where: str) -> str:
     except UnicodeDecodeError as fault:
         line = content.count(b"\n", 0, fault.start) + 1
         raise InputError(
-            "E-ENCODING", f"{where} is not UTF-8 (line {line}, byte {fault.start})", "Convert it, e.g. with iconv -t utf-8."
+            "E-ENCODING",
+            f"{where} is not UTF-8 (line {line}, byte {fault.start})",
+            "Convert it, e.g. with iconv -t utf-8.",
         ) from fault
 
 
@@ -145,13 +151,15 @@ def _parquet(path: Path, field: str | None) -> list[str]:
 
 def _column(rows: Iterator[tuple[int, dict[str, Any]]], field: str | None, path: Path) -> list[str]:
     """One field of every row. A missing or null value counts as an empty text, anything but text is an error."""
-    texts = []
+    texts: list[str] = []
     for number, row in rows:
         if not texts:
             field = _field(row, field, path)
         text = row.get(str(field))
         if not isinstance(text, str | None):
-            raise InputError("E-DATA", f'{path}:{number}: "{field}" is no text but {json.dumps(text, default=str)[:40]}')
+            raise InputError(
+                "E-DATA", f'{path}:{number}: "{field}" is no text but {json.dumps(text, default=str)[:40]}'
+            )
         texts.append((text or "").encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate is no character
     return texts
 
@@ -166,4 +174,6 @@ def _field(row: dict[str, Any], field: str | None, path: Path) -> str:
     known = [name for name in FIELDS if name in strings]
     if known or len(strings) == 1:
         return (known or strings)[0]
-    raise UsageError("E-FIELD", f"{path} has {len(strings)} text fields ({', '.join(strings[:8])})", "Choose one with --field.")
+    raise UsageError(
+        "E-FIELD", f"{path} has {len(strings)} text fields ({', '.join(strings[:8])})", "Choose one with --field."
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headprobe.errors import EnvironmentFailure, HeadprobeError, InputError, RefusedError
+from headprobe.settings import LoadOptions
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 TIMEOUT = 10.0
@@ -22,16 +23,14 @@ class Source:
     note: str = ""
 
 
-def find(name: str, *, revision: str | None, cache_dir: str | None, token: str | None, allow_pickle: bool, trust_remote_code: bool) -> Source:
+def find(name: str, options: LoadOptions) -> Source:
     """The folder of a checkpoint that is given as a path or as a hub name.
 
     A path that exists, or that looks like one (`./x`, `/x`, `~/x`, below an existing folder), is never looked up on
     the hub. Raises `InputError` for a path that isn't there and `EnvironmentFailure` when the hub can't help.
     """
     path = local_path(name)
-    if path is not None:
-        return Source(path, name)
-    return _download(name, revision, cache_dir, token, allow_pickle, trust_remote_code)
+    return _from_hub(name, options) if path is None else Source(path, name)
 
 
 def local_path(name: str) -> Path | None:
@@ -46,55 +45,68 @@ def local_path(name: str) -> Path | None:
     return None
 
 
-def _download(name: str, revision: str | None, cache_dir: str | None, token: str | None, allow_pickle: bool, trust: bool) -> Source:
+def _from_hub(name: str, options: LoadOptions) -> Source:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    def cached(reason: str) -> Source:
-        try:
-            folder = snapshot_download(name, revision=revision, cache_dir=cache_dir, local_files_only=True)
-        except (LocalEntryNotFoundError, OSError, ValueError) as absent:
-            raise EnvironmentFailure(
-                "E-OFFLINE", f"{name} is no folder here, not in the local cache, and {reason}",
-                f"Check the spelling, or download it where there is a network: hf download {name}",
-            ) from absent  # fmt: skip
-        commit = Path(folder).name
-        return Source(Path(folder), name, commit, f"{reason}: {name} was taken from the cache, commit {commit[:12]}")
+    from huggingface_hub import constants, errors
 
     if constants.is_offline_mode():
-        return cached("offline mode is on (HF_HUB_OFFLINE)")
+        return _from_cache(name, options, "offline mode is on (HF_HUB_OFFLINE)")
     try:
-        info = HfApi(token=token).model_info(name, revision=revision, timeout=TIMEOUT)
-        wanted = _wanted(name, [file.rfilename for file in info.siblings or []], allow_pickle, trust)
-        folder = snapshot_download(
-            name, revision=info.sha, cache_dir=cache_dir, token=token, allow_patterns=wanted, etag_timeout=TIMEOUT
-        )
-    except HFValidationError as fault:
+        return _download(name, options)
+    except errors.HFValidationError as fault:
         raise InputError("E-PATH", f"{name} is neither a folder nor a hub name") from fault
-    except HfHubHTTPError as fault:
-        raise _told(name, revision, fault) from fault
-    except OfflineModeIsEnabled:
-        return cached("offline mode is on (HF_HUB_OFFLINE)")
-    except HTTPError as fault:
-        return cached(f"the Hub can't be reached ({type(fault).__name__})")
+    except errors.HfHubHTTPError as fault:
+        raise _told(name, options.revision, fault) from fault
+    except (errors.HTTPError, ConnectionError) as fault:  # type: ignore[attr-defined]  # whichever httpx the hub uses
+        return _from_cache(name, options, f"the Hub can't be reached ({type(fault).__name__})")
     except OSError as fault:
         raise EnvironmentFailure("E-DISK", f"{name} can't be downloaded: {fault.strerror or fault}") from fault
+
+
+def _download(name: str, options: LoadOptions) -> Source:
+    """Everything a scan needs of a hub model, at one commit."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    info = HfApi(token=options.token).model_info(name, revision=options.revision, timeout=TIMEOUT)
+    wanted = _wanted(name, [file.rfilename for file in info.siblings or []], options)
+    folder = snapshot_download(
+        name,
+        revision=info.sha,
+        cache_dir=options.cache_dir,
+        token=options.token,
+        allow_patterns=wanted,
+        etag_timeout=TIMEOUT,
+    )
     return Source(Path(folder), name, info.sha)
 
 
-def _wanted(name: str, files: list[str], allow_pickle: bool, trust: bool) -> list[str]:
+def _from_cache(name: str, options: LoadOptions, reason: str) -> Source:
+    """What an earlier download left, with a note that says so."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, revision=options.revision, cache_dir=options.cache_dir, local_files_only=True)
+    except (OSError, ValueError) as absent:
+        raise EnvironmentFailure(
+            "E-OFFLINE",
+            f"{name} is no folder here, not in the local cache, and {reason}",
+            f"Check the spelling, or download it where there is a network: hf download {name}",
+        ) from absent
+    commit = Path(folder).name
+    return Source(Path(folder), name, commit, f"{reason}: {name} was taken from the cache, commit {commit[:12]}")
+
+
+def _wanted(name: str, files: list[str], options: LoadOptions) -> list[str]:
     """The files worth downloading: one format of weights, everything small, code only if it is trusted."""
     weights = [file for file in files if re.fullmatch(r"model.*\.safetensors", file)]
     pickled = [file for file in files if re.fullmatch(r"pytorch_model.*\.bin", file)]
-    if not weights and pickled and not allow_pickle:
+    if not weights and pickled and not options.allow_pickle:
         raise RefusedError(
             "E-PICKLE",
             f"{name} has only pickled weights ({pickled[0]}), which can run code when loaded",
             "Pass --allow-pickle if you trust their source.",
         )
-    return [*SMALL_FILES, *(weights or pickled), *(["*.py"] if trust else [])]
+    return [*SMALL_FILES, *(weights or pickled), *(["*.py"] if options.trust_remote_code else [])]
 
 
 def _told(name: str, revision: str | None, fault: Exception) -> HeadprobeError:
@@ -103,7 +115,9 @@ def _told(name: str, revision: str | None, fault: Exception) -> HeadprobeError:
     status = fault.response.status_code if isinstance(fault, HfHubHTTPError) and fault.response is not None else None
     if isinstance(fault, GatedRepoError):
         return EnvironmentFailure(
-            "E-GATED", f"{name} needs approved access", f"Request it at https://huggingface.co/{name}, then set HF_TOKEN."
+            "E-GATED",
+            f"{name} needs approved access",
+            f"Request it at https://huggingface.co/{name}, then set HF_TOKEN.",
         )
     if isinstance(fault, RevisionNotFoundError):
         return EnvironmentFailure("E-REVISION", f'{name} has no branch, tag or commit "{revision}"')

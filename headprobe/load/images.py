@@ -25,6 +25,7 @@ def built_in_images(config: Any, folder: Path, limit: int | None) -> Encoded:
 
 
 def image_batches(images: list[Input], model: Any, size: int | None) -> Iterator[Batch]:
+    """The images in batches of `size`, in the model's own precision."""
     parameter = next(model.parameters())
     for start in range(0, len(images), size or COUNT):
         group = images[start : start + (size or COUNT)]

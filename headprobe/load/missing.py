@@ -47,11 +47,15 @@ def _missing(missing: list[str], unexpected: list[str], total: int, looked: Pref
 
 def _check_left_over_layers(model: nn.Module, unexpected: list[str], folder: Path) -> None:
     """A numbered layer that the checkpoint has and the model lacks would silently go unmeasured."""
-    stacks = {path.rsplit(".", 1)[-1]: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    stacks = {
+        path.rsplit(".", 1)[-1]: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)
+    }
     for name in unexpected:
         match = NUMBERED.match(name)
         stack = stacks.get(match[2]) if match else None
         if match and stack is not None and int(match[3]) >= len(stack):
             raise InputError(
-                "E-LAYERS", f"{folder} holds {name}, but config.json says {len(stack)} layers", "Correct num_hidden_layers."
+                "E-LAYERS",
+                f"{folder} holds {name}, but config.json says {len(stack)} layers",
+                "Correct num_hidden_layers.",
             )

@@ -67,15 +67,23 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _no_config(folder: Path) -> Exception:
     if (folder / "adapter_config.json").is_file():
-        return EnvironmentFailure("E-ADAPTER", f"{folder} holds an adapter and no model", "Merge it into its base first.")
+        return EnvironmentFailure(
+            "E-ADAPTER", f"{folder} holds an adapter and no model", "Merge it into its base first."
+        )
     if (folder / "model_index.json").is_file():
-        return InputError("E-DIFFUSERS", f"{folder} is a diffusers pipeline", f"Give a component, e.g. {folder}/text_encoder.")
+        return InputError(
+            "E-DIFFUSERS", f"{folder} is a diffusers pipeline", f"Give a component, e.g. {folder}/text_encoder."
+        )
     checkpoints = sorted(path.name for path in folder.glob("checkpoint-*") if path.is_dir())
     if checkpoints:
-        return InputError("E-PARENT", f"{folder} holds checkpoints and is none itself", f"Give {folder / checkpoints[-1]}.")
+        return InputError(
+            "E-PARENT", f"{folder} holds checkpoints and is none itself", f"Give {folder / checkpoints[-1]}."
+        )
     foreign = _foreign(folder)
     if foreign:
-        return InputError("E-FORMAT", f"{folder} holds {foreign} and no config.json", "headprobe reads safetensors checkpoints.")
+        return InputError(
+            "E-FORMAT", f"{folder} holds {foreign} and no config.json", "headprobe reads safetensors checkpoints."
+        )
     return InputError("E-NOCONFIG", f"no config.json in {folder}", "Give the folder of a Hugging Face checkpoint.")
 
 
@@ -148,7 +156,9 @@ def _header(path: Path) -> dict[str, Any]:
     if described != size:
         what = "truncated" if described > size else "longer than it says"
         raise InputError(
-            "E-SAFETENSORS", f"{path} is {what}: {size:,} bytes, its header describes {described:,}", "Download it again."
+            "E-SAFETENSORS",
+            f"{path} is {what}: {size:,} bytes, its header describes {described:,}",
+            "Download it again.",
         )
     return dict(header)
 

@@ -46,14 +46,16 @@ def installed() -> dict[str, Metric]:
         try:
             loaded = point.load()
         except (ImportError, AttributeError) as failure:
-            raise EnvironmentFailure("E-PLUGIN", f"metric plug-in {point.name} ({point.value}) can't be loaded: {failure}") from failure
+            raise EnvironmentFailure(
+                "E-PLUGIN", f"metric plug-in {point.name} ({point.value}) can't be loaded: {failure}"
+            ) from failure
         metric: Metric = loaded() if isinstance(loaded, type) else loaded
         taken = {(c.level, c.name) for other in found.values() for c in other.columns}
         clash = sorted(c.name for c in metric.columns if (c.level, c.name) in taken)
         if metric.name in found or clash:
             raise EnvironmentFailure(
                 "E-PLUGIN",
-                f"metric plug-in {point.name} ({point.value}) uses a name that is taken: {', '.join(clash) or metric.name}",
+                f"metric plug-in {point.name} ({point.value}) uses a taken name: {', '.join(clash) or metric.name}",
                 "Uninstall it or ask its author to rename it.",
             )
         found[metric.name] = metric
@@ -69,7 +71,9 @@ def select(words: Iterable[str]) -> tuple[list[Metric], frozenset[str]]:
     wanted: dict[str, set[str]] = {"validity": {column.name for column in every["validity"].columns}}
     words = list(words)
     for word in words or every:
-        owners = [metric for metric in every.values() if word == metric.name or word in {c.name for c in metric.columns}]
+        owners = [
+            metric for metric in every.values() if word == metric.name or word in {c.name for c in metric.columns}
+        ]
         if not owners:
             names = {*every, *(c.name for metric in every.values() for c in metric.columns)}
             raise UsageError("E-METRIC", f'no metric or column "{word}"', nearest(word, names))

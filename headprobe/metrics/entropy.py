@@ -18,11 +18,13 @@ class Entropy:
     name = "entropy"
     shape: Shape = "rows"
     pairwise = False
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("entropy", "head", "mean entropy of a row", "nats", more="diffuse", paired=True),
         Column("entropy_norm", "head", "mean of entropy / ln s, s visible keys", high=1.0, more="diffuse", paired=True),
         Column("eff_keys", "head", "mean of exp(entropy)", "keys", low=1.0, more="diffuse"),
-        Column("confidence", "head", "mean of the largest weight of a row", "mass", high=1.0, more="peaked", paired=True),
+        Column(
+            "confidence", "head", "mean of the largest weight of a row", "mass", high=1.0, more="peaked", paired=True
+        ),
     )
     formula = "H = -Σ p ln p; entropy_norm = H / ln s; eff_keys = exp H; confidence = max p; means over queries"
     baseline = "entropy ln s, eff_keys s, confidence 1/s, each averaged over the queries; entropy_norm 1"

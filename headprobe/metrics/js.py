@@ -18,16 +18,31 @@ BLOCK = 2**18  # elements a step: its few buffers then stay in a core's cache
 
 
 class JensenShannon:
-    """JS(g, h) = H((p + q)/2) - H(p)/2 - H(q)/2 of two heads' rows of the same query; bounded, symmetric, no smoothing."""
+    """JS(g, h) = H((p + q)/2) - H(p)/2 - H(q)/2 of two heads' rows of one query: bounded, symmetric, unsmoothed."""
 
     name = "js"
     shape: Shape = "rows"
     pairwise = True
     columns = (
-        Column("js_mean", "head", "mean over the site's other heads of JS", "nats", high=math.log(2), more="different", paired=True),
+        Column(
+            "js_mean",
+            "head",
+            "mean over the site's other heads of JS",
+            "nats",
+            high=math.log(2),
+            more="different",
+            paired=True,
+        ),
         Column("js_mean", "layer", "mean over pairs of heads", "nats", high=math.log(2), more="different"),
-        Column("js", "pair", "mean Jensen-Shannon divergence of the two heads' rows", "nats", high=math.log(2), more="different"),
-    )  # fmt: skip
+        Column(
+            "js",
+            "pair",
+            "mean Jensen-Shannon divergence of the two heads' rows",
+            "nats",
+            high=math.log(2),
+            more="different",
+        ),
+    )
     formula = "JS = mean over t of H((p + q)/2) - H(p)/2 - H(q)/2"
     baseline = "0 (uniform heads are the same head)"
     source = "Lin 1991; for heads: Clark et al. 2019, §6, there smoothed and summed"

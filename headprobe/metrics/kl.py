@@ -30,13 +30,25 @@ class KL:
     shape: Shape = "rows"
     pairwise = True
     columns = (
-        Column("kl_mean", "head", "mean over the site's other heads of KL(this ‖ other)", "nats", more="different", paired=True),
+        Column(
+            "kl_mean",
+            "head",
+            "mean over the site's other heads of KL(this ‖ other)",
+            "nats",
+            more="different",
+            paired=True,
+        ),
         Column("kl_mean", "layer", "mean over ordered pairs of heads", "nats", more="different"),
-        Column("kl_inf_frac", "layer", "share of ordered pairs and queries with infinite unsmoothed KL", high=1.0,
-               more="heads ignore each other's keys altogether"),
+        Column(
+            "kl_inf_frac",
+            "layer",
+            "share of ordered pairs and queries with infinite unsmoothed KL",
+            high=1.0,
+            more="heads ignore each other's keys altogether",
+        ),
         Column("kl_ab", "pair", "KL(a ‖ b)", "nats", more="different"),
         Column("kl_ba", "pair", "KL(b ‖ a)", "nats", more="different"),
-    )  # fmt: skip
+    )
     formula = "KL(g ‖ h) = mean over t of Σₖ p̃ ln(p̃ / q̃), p̃ = (1 - λ) p + λ/s on the s visible keys, λ = 0.001"
     baseline = "0 (uniform heads are the same head)"
     source = "Kullback and Leibler 1951; λ as in Clark et al. 2019"

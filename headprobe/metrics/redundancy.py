@@ -67,7 +67,9 @@ class RedundancyTotal:
     open: tuple[OpenSequences, ...] = ()
 
     def __add__(self, other: RedundancyTotal) -> RedundancyTotal:
-        closed = self.closed if other.closed is None else other.closed if self.closed is None else self.closed + other.closed
+        closed = (
+            self.closed if other.closed is None else other.closed if self.closed is None else self.closed + other.closed
+        )
         waiting = {tuple(part.numbers.tolist()): part for part in self.open}
         for part in other.open:
             key = tuple(part.numbers.tolist())
@@ -80,7 +82,7 @@ class RedundancyTotal:
 
 
 class Redundancy:
-    """Within-head ‖AAᵀ - I‖ of a sequence's valid rows, and its scale-free form, the mean squared cosine of two rows."""
+    """Within-head ‖AAᵀ - I‖ of a sequence's valid rows, and its scale-free form, the mean squared cosine of two."""
 
     name = "redundancy"
     shape: Shape = "sequence"
@@ -90,12 +92,25 @@ class Redundancy:
         Column("aat_sq", "head", "‖AAᵀ - I‖_F², overlap and diffuseness together", more="redundant"),
         Column("aat_unit", "head", "aat_sq / (n - 1): uniform attention is 1", more="redundant"),
         Column("aat01", "head", "aat_sq between its smallest and largest possible value", high=1.0, more="redundant"),
-        Column("overlap", "head", "mean squared dot product of two different rows", high=1.0, more="rows read the same keys"),
+        Column(
+            "overlap",
+            "head",
+            "mean squared dot product of two different rows",
+            high=1.0,
+            more="rows read the same keys",
+        ),
         Column("diffuse", "head", "mean (1 - ‖row‖²)²", high=1.0, more="rows are spread out"),
         Column("rcos", "head", "mean squared cosine of two different rows", high=1.0, more="redundant", paired=True),
-        Column("rcos_excess", "head", "rcos minus that of uniform attention under the same mask", low=-1.0, high=1.0,
-               more="more redundant than the mask forces", paired=True),
-    )  # fmt: skip
+        Column(
+            "rcos_excess",
+            "head",
+            "rcos minus that of uniform attention under the same mask",
+            low=-1.0,
+            high=1.0,
+            more="more redundant than the mask forces",
+            paired=True,
+        ),
+    )
     formula = "G = AAᵀ over a sequence's rows; aat_sq = ‖G - I‖_F²; rcos = mean over i ≠ j of Gᵢⱼ² / (Gᵢᵢ Gⱼⱼ)"
     baseline = "rcos of uniform attention: 1 under a full mask, 1/2 under a causal one; aat_sq: n - 1 under a full mask"
     source = "after Lin et al. 2017, eq. 8, read within a head; split and rcos: own"
@@ -161,7 +176,7 @@ def _part(tile: AttentionTile) -> OpenSequences:
 
 
 def _columns(numbers: Tensor, sums: Sums, uniform_cosines: Tensor, rows: Tensor, reached: Tensor) -> PerSequence:
-    """All fields of one sequence each, in the order of the columns; counted as undefined where there are too few rows."""
+    """All fields of one sequence each, in the order of the columns; not counted where there are too few rows."""
     import torch
 
     n = rows[:, None]

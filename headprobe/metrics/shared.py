@@ -51,7 +51,7 @@ class Rows:
         return PerSequence(self.numbers, self.by_sequence(sums), self.by_sequence(counts)[:, None, :])
 
     def pairs(self, columns: list[Tensor]) -> PairSums:
-        """A total of sums over comparable queries [sequence, head, head]; the first is also kept by sequence and head."""
+        """A total of sums over comparable queries [sequence, head, head]; the first also by sequence and head."""
         import torch
 
         sums = torch.stack(columns, 1)

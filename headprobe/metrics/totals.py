@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PerSequence:
-    """Sums over queries, kept for each sequence: `sums` [sequence, head, column], `counts` [sequence, 1 or head, column].
+    """Sums over queries, by sequence: `sums` [sequence, head, column], `counts` [sequence, 1 or head, column].
 
     `numbers` [sequence] are the sequences' numbers, ascending. A sequence that comes in several tiles is one row.
     """

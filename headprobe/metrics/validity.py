@@ -35,7 +35,9 @@ class Validity:
     columns = (
         Column("row_error", "head", "largest distance of a row's sum from one", more="broken input"),
         Column("leak", "head", "largest mass of a row outside its support", "mass", more="broken input"),
-        Column("zero_frac", "head", "share of exact zeros inside the support", high=1.0, more="underflow or hard attention"),
+        Column(
+            "zero_frac", "head", "share of exact zeros inside the support", high=1.0, more="underflow or hard attention"
+        ),
     )
     formula = "max |Σₖ a - 1|, max Σ over hidden keys of a, share of a = 0 inside the support"
     baseline = "0"

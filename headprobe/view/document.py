@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,13 @@ from headprobe.errors import UsageError, nearest
 from headprobe.report import Report
 
 NEAR_COPY = 0.02  # nats of JS: heads this near differ by less than a fiftieth of the largest possible divergence
-PLACES = {"self_mass": "self", "prev_mass": "prev", "next_mass": "next", "first_mass": "first", "special_mass": "special"}
+PLACES = {
+    "self_mass": "self",
+    "prev_mass": "prev",
+    "next_mass": "next",
+    "first_mass": "first",
+    "special_mass": "special",
+}
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,17 @@ def matrix_document(report: Report, matrix: pd.DataFrame, metric: str) -> Docume
     several = len({site for site, _, _ in matrix.index}) > 1
     labels = tuple(f"L{layer} H{head}" if several else f"H{head}" for _, layer, head in matrix.index)
     values = tuple(tuple(None if math.isnan(v) else v for v in row) for row in matrix.to_numpy().tolist())
-    high = {"js": math.log(2), "kl": max((v for row in values for v in row if v is not None), default=1.0)}.get(metric, 1.0)
+    high = {"js": math.log(2), "kl": max((v for row in values for v in row if v is not None), default=1.0)}.get(
+        metric, 1.0
+    )
     short = tuple(label.replace(" ", "") for label in labels)
     site, layer, _ = matrix.index[0]
     kind = report.heads.loc[report.heads["site"] == site, "kind"].iloc[0]
     where = "all layers" if several else f"{kind} layer {layer}"
-    return (Heading(f"{report.provenance.model}: {metric} of heads, {where}"), Grid(MATRIX_TITLES[metric], labels, short, values, 0.0, high))
+    return (
+        Heading(f"{report.provenance.model}: {metric} of heads, {where}"),
+        Grid(MATRIX_TITLES[metric], labels, short, values, 0.0, high),
+    )
 
 
 MATRIX_TITLES = {
@@ -105,7 +117,10 @@ MATRIX_TITLES = {
 
 def _title(report: Report) -> str:
     heads, layers, corpus = report.heads, report.layers, report.provenance.corpus
-    parts = [f"{report.provenance.model} ({report.provenance.model_class})", f"{len(heads)} heads in {len(layers)} attention layers"]
+    parts = [
+        f"{report.provenance.model} ({report.provenance.model_class})",
+        f"{len(heads)} heads in {len(layers)} attention layers",
+    ]
     if corpus.get("sequences"):
         tokens = f", {corpus['tokens']:,} tokens" if corpus.get("tokens") else ""
         parts.append(f"{corpus['sequences']} sequences{tokens} ({corpus['source']})")
@@ -120,10 +135,11 @@ def _summary(report: Report) -> str:
         sentences.append(f"{near} of {len(heads)} heads nearly repeat another head (JS below {NEAR_COPY} nats).")
     if "effective_heads" in layers and layers["effective_heads"].notna().any():
         share = layers["effective_heads"] / layers["heads"]
-        least = layers.loc[share.idxmin()]
+        least = layers[share == share.min()].iloc[0]
         sentences.append(
-            f"The {least['heads']} heads of {_place(report, least)} act like {least['effective_heads']:.1f} different ones,"
-            f" the fewest of any layer; over all layers the mean is {layers['effective_heads'].mean():.1f} of {layers['heads'].mean():.3g}."
+            f"The {least['heads']} heads of {_place(report, least)} act like {least['effective_heads']:.1f} different"
+            " ones, the fewest of any layer; over all layers the mean is"
+            f" {layers['effective_heads'].mean():.1f} of {layers['heads'].mean():.3g}."
         )
     if "rcos" in heads and heads["rcos"].notna().any():
         sentences.append(_rcos_sentence(report))
@@ -132,7 +148,11 @@ def _summary(report: Report) -> str:
 
 def _rcos_sentence(report: Report) -> str:
     levels = report.baselines.groupby("kind")["rcos"].mean().round(2)
-    named = ", ".join(f"{value:.2f} ({kind})" for kind, value in levels.items()) if levels.nunique() > 1 else f"{levels.iloc[0]:.2f}"
+    named = (
+        ", ".join(f"{value:.2f} ({kind})" for kind, value in levels.items())
+        if levels.nunique() > 1
+        else f"{levels.iloc[0]:.2f}"
+    )
     above = int((report.heads["rcos_excess"] > 0.005).sum()) if "rcos_excess" in report.heads else 0
     return (
         "rcos tells how alike the rows of a head's queries are, 0 none to 1 all the same;"
@@ -141,7 +161,7 @@ def _rcos_sentence(report: Report) -> str:
     )
 
 
-def _place(report: Report, row: "pd.Series[object]") -> str:
+def _place(report: Report, row: "pd.Series[Any]") -> str:
     several = report.layers["kind"].nunique() > 1
     return f"{row['kind']} layer {row['layer']}" if several else f"layer {row['layer']}"
 
@@ -151,15 +171,23 @@ def _heads_table(report: Report, sort: str | None, top: int | None) -> Table:
     by = sort or next((name for name in ("rcos", "js_mean", "entropy") if name in heads), "head")
     if by not in heads:
         raise UsageError("E-SORT", f'no column "{by}" to sort by', nearest(by, map(str, heads.columns)))
-    ordered = heads.sort_values([by, "site", "head"], ascending=[by in ("site", "layer", "head"), True, True]).head(top)
-    ordered = ordered if top else heads.sort_values([by, "site", "head"], ascending=[False, True, True])
-    wanted = [(name, title, rank, decimals) for name, title, rank, decimals in HEAD_COLUMNS if name in heads and heads[name].notna().any()]
+    ordered = heads.sort_values([by, "site", "head"], ascending=[by in ("site", "layer", "head"), True, True])
+    ordered = ordered.head(top) if top else ordered
+    wanted = [
+        (name, title, rank, decimals)
+        for name, title, rank, decimals in HEAD_COLUMNS
+        if name in heads and heads[name].notna().any()
+    ]
     if heads["kind"].nunique() == 1:
         wanted = [column for column in wanted if column[0] != "kind"]
     if (heads["kv_group"] == heads["head"]).all():
         wanted = [column for column in wanted if column[0] != "kv_group"]
     known = {name for name, *_ in HEAD_COLUMNS}
-    wanted += [(name, name, 9, 3) for name in heads.columns if name not in known and name not in HIDDEN and heads[name].notna().any()]
+    wanted += [
+        (name, name, 9, 3)
+        for name in heads.columns
+        if name not in known and name not in HIDDEN and heads[name].notna().any()
+    ]
     if by not in {name for name, *_ in wanted} | HIDDEN:
         wanted.append((by, by, 0, 3))
     wanted = [(name, title, 0 if name == by else rank, decimals) for name, title, rank, decimals in wanted]
@@ -220,7 +248,7 @@ def _cell(value: object, decimals: int | None) -> str:
     return f"{number:.{decimals}f}"
 
 
-def _nearest(row: dict[str, object]) -> str:
+def _nearest(row: dict[Any, Any]) -> str:
     if row["nearest_head"] is pd.NA or row["nearest_head"] is None:
         return ""
     return f"L{row['nearest_layer']} H{row['nearest_head']}"
@@ -266,7 +294,9 @@ def _pairs_table(report: Report, top: int | None) -> Table:
     for pair in shown.to_dict("records"):
         cells = [f"L{pair['layer_a']} H{pair['head_a']} ~ L{pair['layer_b']} H{pair['head_b']}", _cell(pair["js"], 4)]
         cells += [_cell(pair[name], 3) for name in numbers]
-        rows.append(tuple([str(kinds[pair["site_a"]])] * several + cells + ["yes" if pair["same_kv_group"] else ""] * grouped))
+        rows.append(
+            tuple([str(kinds[pair["site_a"]])] * several + cells + ["yes" if pair["same_kv_group"] else ""] * grouped)
+        )
     title = "Most similar pairs of heads" + (f", {len(shown)} of {len(pairs)}" if len(shown) < len(pairs) else "")
     return Table(title, tuple(columns), tuple(rows))
 

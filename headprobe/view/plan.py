@@ -9,7 +9,10 @@ def plan_document(plan: dict[str, Any]) -> Document:
     """A plan's sites as a table, its needs in a sentence."""
     sites = plan["sites"]
     heads = sum(site["heads"] for site in sites)
-    title = f"{plan['model']} ({plan['model_class']}) · {plan['parameters']:,} parameters · {heads} heads in {len(sites)} attention layers"
+    title = (
+        f"{plan['model']} ({plan['model_class']}) · {plan['parameters']:,} parameters"
+        f" · {heads} heads in {len(sites)} attention layers"
+    )
     columns = ("site", "kind", "layer", "heads", "kv heads", "queries × keys", "path")
     rows = tuple(
         (
@@ -18,15 +21,20 @@ def plan_document(plan: dict[str, Any]) -> Document:
         )
         for site in sites
     )  # fmt: skip
-    table = Table("Attention sites, in order of execution", tuple(TableColumn(c, text=c in ("kind", "path")) for c in columns), rows)
+    table = Table(
+        "Attention sites, in order of execution",
+        tuple(TableColumn(c, text=c in ("kind", "path")) for c in columns),
+        rows,
+    )
     return Heading(title), table, Paragraph(_needs(plan))
 
 
 def _needs(plan: dict[str, Any]) -> str:
+    attention = plan["peak_bytes"] - plan["weight_bytes"]
     return (
-        f"A scan of {plan['sequences']} sequences of {plan['length']} positions, {plan['batch_size']} at a time, needs about"
-        f" {_bytes(plan['peak_bytes'])} of memory: {_bytes(plan['weight_bytes'])} of weights, and at most"
-        f" {_bytes(plan['peak_bytes'] - plan['weight_bytes'])} for attention ({_bytes(plan['attention_bytes'])} a layer)."
+        f"A scan of {plan['sequences']} sequences of {plan['length']} positions, {plan['batch_size']} at a time,"
+        f" needs about {_bytes(plan['peak_bytes'])} of memory: {_bytes(plan['weight_bytes'])} of weights, and at most"
+        f" {_bytes(attention)} for attention ({_bytes(plan['attention_bytes'])} a layer)."
         f" On this machine's CPU it will take about {_seconds(plan['seconds'])} beyond loading (estimated)."
     )
 

@@ -106,7 +106,7 @@ def _grid(grid: Grid, target: Console) -> RenderableType:
         value = grid.low + (grid.high - grid.low) * i / (len(VIRIDIS) - 1)
         scale.append(f" {value:.2f} ", style=f"{_ink(i)} on {colour}")
     if cell == 1:
-        scale = Text("digits are tenths of the scale's end, " f"{grid.high:.2f}  ").append(scale)
+        scale = Text(f"digits are tenths of the scale's end, {grid.high:.2f}  ").append(scale)
     return Group(Text(printable(grid.title), style="bold"), *lines, Text(), scale)
 
 
@@ -135,4 +135,3 @@ def _style(value: float | None, low: float, high: float) -> str:
 
 def _ink(step: int) -> str:
     return "white" if step < 5 else "black"
-

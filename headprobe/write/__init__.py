@@ -40,7 +40,9 @@ def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
     if path.suffix and path.suffix not in suffixes and not path.is_dir():
         raise UsageError("E-FORMAT", f'-o {path}: unknown format "{path.suffix}"', nearest(path.suffix, suffixes))
     if path.suffix == ".parquet" and not has_parquet():
-        raise EnvironmentFailure("E-PACKAGE", f'{path} needs the package "pyarrow"', 'Run: pip install "headprobe[parquet]"')
+        raise EnvironmentFailure(
+            "E-PACKAGE", f'{path} needs the package "pyarrow"', 'Run: pip install "headprobe[parquet]"'
+        )
     if path.suffix and path.is_dir():
         raise UsageError("E-OUTPUT", f"-o {path} is a folder", "Give a file, or a folder's name without a suffix.")
     if not path.suffix and path.is_file():
@@ -51,7 +53,9 @@ def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
 def _probe(folder: Path, path: Path) -> None:
     """A folder is made where it is missing; a file's folder must be there."""
     if path.suffix and not folder.is_dir():
-        raise EnvironmentFailure("E-OUTPUT", f"-o {path} can't be written: no folder {folder}", f"Run: mkdir -p {folder}")
+        raise EnvironmentFailure(
+            "E-OUTPUT", f"-o {path} can't be written: no folder {folder}", f"Run: mkdir -p {folder}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".headprobe-probe"

@@ -23,5 +23,7 @@ def atomic_write(path: Path, content: bytes) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as fault:
-        raise EnvironmentFailure("E-DISK", f"{path} can't be written: {fault.strerror}", "What was there before is unchanged.") from fault
+        raise EnvironmentFailure(
+            "E-DISK", f"{path} can't be written: {fault.strerror}", "What was there before is unchanged."
+        ) from fault
     return path

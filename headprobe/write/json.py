@@ -9,7 +9,9 @@ from headprobe.errors import InputError
 
 def json_bytes(document: dict[str, Any]) -> bytes:
     """UTF-8, compact."""
-    return (json.dumps(document, allow_nan=False, ensure_ascii=True, indent=None, separators=(",", ":")) + "\n").encode()
+    return (
+        json.dumps(document, allow_nan=False, ensure_ascii=True, indent=None, separators=(",", ":")) + "\n"
+    ).encode()
 
 
 def read_document(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """The values that each definition gives by hand, and the closed forms for uniform attention."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ from headprobe.metrics.kl import KL
 from headprobe.tile import AttentionTile
 
 LN2 = math.log(2)
-P, Q, R = [0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0.25] * 4
-TRIANGLE = [[1, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]]
+P, Q, R = (0.5, 0.5, 0.0, 0.0), (0.0, 0.5, 0.5, 0.0), (0.25,) * 4
+TRIANGLE = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.0), (0.0, 0.5, 0.5))
 
 
-def tile_of(maps: list[list[list[float]]], *, causal: bool = False) -> AttentionTile:
+def tile_of(maps: Sequence[Sequence[Sequence[float]]], *, causal: bool = False) -> AttentionTile:
     """One sequence from [head, query, key]."""
     probs = torch.tensor([maps], dtype=torch.float64)
     n, m = probs.shape[2:]
@@ -36,13 +37,13 @@ def head(name: str, tile: AttentionTile) -> dict[str, float]:
     return {column: float(value[0]) for column, value in values(name, tile).heads.items()}
 
 
-def rows(*heads: list[float]) -> AttentionTile:
+def rows(*heads: Sequence[float]) -> AttentionTile:
     """One query, a row for each head."""
     return tile_of([[row] for row in heads])
 
 
 def harmonic(n: int, power: int = 1) -> float:
-    return sum(1 / i**power for i in range(1, n + 1))
+    return float(sum(1 / i**power for i in range(1, n + 1)))
 
 
 def test_validity() -> None:
@@ -72,14 +73,29 @@ def test_redundancy_of_extreme_maps(n: int) -> None:
     one_key = torch.zeros(1, 1, n, n, dtype=torch.float64)
     one_key[..., 0] = 1
     found = head("redundancy", AttentionTile.of(one_key))
-    expected = {"aat_sq": n * (n - 1), "aat_unit": n, "aat01": 1, "overlap": 1, "diffuse": 0, "rcos": 1, "rcos_excess": 0}
+    expected = {
+        "aat_sq": n * (n - 1),
+        "aat_unit": n,
+        "aat01": 1,
+        "overlap": 1,
+        "diffuse": 0,
+        "rcos": 1,
+        "rcos_excess": 0,
+    }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 17, 64, 128, 512])
 def test_redundancy_of_uniform_attention(n: int) -> None:
     full = head("redundancy", uniform(n))
-    expected = {"aat_sq": n - 1, "aat_unit": 1, "aat01": 1 / n, "overlap": 1 / n**2, "diffuse": (1 - 1 / n) ** 2, "rcos": 1}
+    expected = {
+        "aat_sq": n - 1,
+        "aat_unit": 1,
+        "aat01": 1 / n,
+        "overlap": 1 / n**2,
+        "diffuse": (1 - 1 / n) ** 2,
+        "rcos": 1,
+    }
     assert {name: full[name] for name in expected} == pytest.approx(expected)
     causal = head("redundancy", uniform(n, causal=True))
     h, h2 = harmonic(n), harmonic(n, 2)
@@ -118,7 +134,13 @@ def test_redundancy_near_a_permutation_does_not_cancel() -> None:
 
 def test_redundancy_of_a_single_query_is_undefined() -> None:
     found = head("redundancy", rows(P))
-    assert [name for name, value in found.items() if math.isnan(value)] == ["aat_unit", "aat01", "overlap", "rcos", "rcos_excess"]
+    assert [name for name, value in found.items() if math.isnan(value)] == [
+        "aat_unit",
+        "aat01",
+        "overlap",
+        "rcos",
+        "rcos_excess",
+    ]
     assert found["aat_sq"] == pytest.approx(0.25)
 
 
@@ -145,7 +167,9 @@ def test_penalty_counts_only_queries_with_as_many_keys_as_heads() -> None:
 
 def test_cosine() -> None:
     found = values("cosine", rows(P, Q, R))
-    assert found.pairs["cos"].tolist() == [pytest.approx(row) for row in ([1, 0.5, 0.5**0.5], [0.5, 1, 0.5**0.5], [0.5**0.5, 0.5**0.5, 1])]
+    assert found.pairs["cos"].tolist() == [
+        pytest.approx(row) for row in ([1, 0.5, 0.5**0.5], [0.5, 1, 0.5**0.5], [0.5**0.5, 0.5**0.5, 1])
+    ]
     assert float(found.layers["rcos_heads"]) == pytest.approx(5 / 12)
 
 
@@ -206,7 +230,12 @@ def test_js_lies_between_its_bounds() -> None:
 
 def test_entropy() -> None:
     found = head("entropy", tile_of([TRIANGLE], causal=True))
-    expected = {"entropy": 2 / 3 * LN2, "entropy_norm": (1 + LN2 / math.log(3)) / 2, "eff_keys": 5 / 3, "confidence": 2 / 3}
+    expected = {
+        "entropy": 2 / 3 * LN2,
+        "entropy_norm": (1 + LN2 / math.log(3)) / 2,
+        "eff_keys": 5 / 3,
+        "confidence": 2 / 3,
+    }
     assert found == pytest.approx(expected)
     assert head("entropy", rows(P))["entropy"] == pytest.approx(LN2)
 
@@ -255,7 +284,7 @@ def test_position_of_uniform_attention(n: int) -> None:
         (torch.full((12, 12), 0.5).fill_diagonal_(1).tolist(), 5.981708692757, 3.2),
     ],
 )
-def test_effective_number_of_heads(kernel: list[list[float]], first: float, second: float | None) -> None:
+def test_effective_number_of_heads(kernel: Sequence[Sequence[float]], first: float, second: float | None) -> None:
     found = vendi(torch.tensor(kernel, dtype=torch.float64))
     assert float(found[0]) == pytest.approx(first, abs=5e-5)
     assert second is None or float(found[1]) == pytest.approx(second)
