@@ -259,7 +259,7 @@ def test_position() -> None:
 
 
 def test_next_is_ahead_and_prev_behind() -> None:
-    ahead = [[0.0, 1, 0], [0, 0, 1], [0, 0, 1]]
+    ahead = [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
     found = head("position", tile_of([ahead]))
     assert (found["next_mass"], found["prev_mass"]) == (1, 0)
 
