@@ -52,7 +52,8 @@ def assemble(
         _refuse_invalid(values, provenance.dtype)
     pairs = _pairs(collector, sites, values)
     head_rows = [row for site in sites for row in _head_rows(site, values[site], collector)]
-    _add_nearest(head_rows, pairs)
+    if any("js" in values for values in pairs.values()):
+        _add_nearest(head_rows, pairs)
     keep = columns | {"dropped_mass", *(("nearest_layer", "nearest_head", "nearest_js") if "js" in columns else ())}
     return Report(
         provenance=provenance,

@@ -155,6 +155,8 @@ def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
 
 def _table(columns: dict[str, list[Any]]) -> pd.DataFrame:
     table = pd.DataFrame(columns)
+    unknown = [name for name, values in columns.items() if values and all(value is None for value in values)]
+    table[unknown] = table[unknown].astype("float64")
     for name in ("nearest_layer", "nearest_head"):
         if name in table:
             table[name] = table[name].astype("Int64")

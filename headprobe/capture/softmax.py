@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-SOFTMAX = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default)
-FUSED = ("aten::_scaled_dot_product", "aten::_native_multi_head_attention", "aten::_transformer_encoder_layer_fwd")
+# In inference mode torch shows the composite operators themselves, else what they are made of.
+SOFTMAX = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default, torch.ops.aten.softmax.int)
+FUSED = (
+    "aten::_scaled_dot_product",
+    "aten::scaled_dot_product",
+    "aten::_native_multi_head_attention",
+    "aten::_transformer_encoder_layer_fwd",
+)
 
 
 class SoftmaxListener(Protocol):
@@ -36,7 +42,7 @@ class SoftmaxTap(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in SOFTMAX:
-            self.listener.softmax(args[0], args[1], result)
+            self.listener.softmax(args[0], args[1] if len(args) > 1 else kwargs["dim"], result)
         elif func.name().startswith(FUSED):
             self.listener.fused(func.name())
         return result

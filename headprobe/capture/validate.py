@@ -16,7 +16,7 @@ def validate(tile: AttentionTile, dtype: torch.dtype = torch.float32) -> None:
     A learned sink's mass counts towards the sum. `dtype` is the one that the model computed in.
     """
     site = tile.site
-    rows = tile.probs.masked_fill(~tile.query_mask[:, None, :, None], 0.0)
+    rows = tile.probs.detach().masked_fill(~tile.query_mask[:, None, :, None], 0.0)
     where = f"{site.path} ({site.kind}, layer {site.layer})"
     if not bool(rows.isfinite().all()):
         raise InputError("E-NONFINITE", f"attention of {where} is not finite")

@@ -89,7 +89,7 @@ def encode(texts: Corpus, checkpoint: Checkpoint, tokenizer: Any, max_length: in
             total += len(ids)
     if not sequences:
         raise InputError("E-DATA", f"no text of {texts.source} gives any token")
-    _check_ids(sequences, checkpoint.model)
+    _check_ids(sequences, checkpoint)
     return Encoded(sequences, _notes(sequences, texts, longest, unknown / total))
 
 
@@ -120,9 +120,18 @@ def _position_offset(model: nn.Module) -> int:
     return 0
 
 
-def _check_ids(sequences: list[Input], model: Any) -> None:
+def _decoder_start(config: Any) -> int:
+    """The token that a decoder's text begins with; models that name none begin with padding."""
+    named = (getattr(config, name, None) for name in ("decoder_start_token_id", "pad_token_id"))
+    return next((token for token in named if isinstance(token, int)), 0)
+
+
+def _check_ids(sequences: list[Input], checkpoint: Checkpoint) -> None:
+    model: Any = checkpoint.model
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max(int(sequence.ids.max()) for sequence in sequences)
+    if getattr(checkpoint.config, "is_encoder_decoder", False):
+        largest = max(largest, _decoder_start(checkpoint.config))
     if largest >= rows:
         raise InputError(
             "E-VOCAB",
@@ -156,8 +165,7 @@ def _pad(group: Sequence[Input], checkpoint: Checkpoint, pad: int) -> Batch:
     accepted = inspect.signature(model.forward).parameters
     sides = {"encoder": special, "decoder": special}
     if getattr(config, "is_encoder_decoder", False):
-        start = getattr(config, "decoder_start_token_id", None)
-        inputs["decoder_input_ids"] = nn.functional.pad(ids[:, :-1], (1, 0), value=pad if start is None else start)
+        inputs["decoder_input_ids"] = nn.functional.pad(ids[:, :-1], (1, 0), value=_decoder_start(config))
         inputs["decoder_attention_mask"] = mask
         sides["decoder"] = nn.functional.pad(special[:, :-1], (1, 0), value=True)
     elif "position_ids" in accepted and not _multimodal_positions(config):
