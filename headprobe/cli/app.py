@@ -42,9 +42,16 @@ def _program(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", "-V", help="Print the version and stop.", callback=_print_version, is_eager=True),
+        typer.Option(
+            "--version",
+            "-V",
+            help="Print the version and stop.",
+            show_envvar=False,
+            callback=_print_version,
+            is_eager=True,
+        ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_envvar=False)] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -29,7 +29,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         from headprobe.cli.app import app
 
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="headprobe", standalone_mode=False)
         sys.stdout.flush()
     except HeadprobeError as fault:
         return _told(str(fault), fault.exit_code, debug)

@@ -20,11 +20,17 @@ MATRIX_OUTPUT = tuple(name for name in OUTPUT if name not in ("sort", "top"))
 def matrix(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub name, a folder, or a saved report (.json).")],
     metric: Annotated[
-        str, typer.Option("--metric", "-m", help="js, cos, bc or kl.", rich_help_panel="Measurement")
+        str, typer.Option("--metric", "-m", help="js, cos, bc or kl.", rich_help_panel="Measurement", show_envvar=False)
     ] = "js",
     layer: Annotated[
         int | None,
-        typer.Option("--layer", "-l", help="One layer; without it the whole model.", rich_help_panel="Measurement"),
+        typer.Option(
+            "--layer",
+            "-l",
+            help="One layer; without it the whole model.",
+            rich_help_panel="Measurement",
+            show_envvar=False,
+        ),
     ] = None,
     **options: Any,
 ) -> None:

@@ -15,9 +15,8 @@ DEFAULTS = {field.name: field.default for field in fields(ScanOptions)}
 
 
 def _option(kind: Any, panel: str, text: str, *names: str, **extra: Any) -> Any:
-    return Annotated[
-        kind, typer.Option(*names, help=text, rich_help_panel=panel, show_default=extra.pop("show", True), **extra)
-    ]
+    shown = {"show_default": extra.pop("show", True), "show_envvar": extra.pop("show_envvar", False)}
+    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=panel, **shown, **extra)]
 
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A hub name (org/model) or a checkpoint's folder.")]

@@ -106,7 +106,7 @@ def _grid(grid: Grid, target: Console) -> RenderableType:
         value = grid.low + (grid.high - grid.low) * i / (len(VIRIDIS) - 1)
         scale.append(f" {value:.2f} ", style=f"{_ink(i)} on {colour}")
     if cell == 1:
-        scale = Text(f"digits are tenths of the scale's end, {grid.high:.2f}  ").append(scale)
+        lines.append(Text(f"\nA digit is a value in tenths of {grid.high:.2f}."))
     return Group(Text(printable(grid.title), style="bold"), *lines, Text(), scale)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+import headprobe
 from tests.conftest import SAMPLES, Result, Run, edit_json
 
 BERT = SAMPLES / "tiny-bert"
@@ -27,6 +29,7 @@ Break = Callable[[Path], object]
 Refused = Callable[..., None]
 Tensors = dict[str, Tensor]
 
+A_FEW = ("--limit", 2)
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 INDEX = "model.safetensors.index.json"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 2718584\n"
@@ -54,6 +57,7 @@ def the_line(result: Result) -> str:
     assert result.err.startswith("headprobe: error[E-")
     assert result.err.endswith("\n")
     assert len(result.err.splitlines()) == 1
+    assert len(result.err) < 1000
     return result.err.removesuffix("\n")
 
 
@@ -183,7 +187,7 @@ def index_points_to(name: str) -> Break:
         entries = json.loads((folder / INDEX).read_text())
         entries["weight_map"][QUERY] = name
         (folder / INDEX).write_text(json.dumps(entries))
-        shutil.copy(folder / "model-00001-of-00006.safetensors", folder.parent / "outside.safetensors")
+        shutil.copy(shards_of(folder)[0], folder.parent / "outside.safetensors")
 
     return breaks
 
@@ -208,7 +212,9 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- the path ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["./nope", "../nope", "~/nope-of-headprobe", "a/b/c", "sample_inputs/nope", "what is this?"])
+@pytest.mark.parametrize(
+    "name", ["./nope", "../nope", "~/nope-of-headprobe", "a/b/c", "sample_inputs/nope", "what is this?"]
+)
 def test_a_folder_that_is_not_there_is_named(refused: Refused, name: str) -> None:
     refused(3, "E-PATH", f"no folder at {name}", name)
 
@@ -251,7 +257,7 @@ def test_a_model_must_be_given(run: Run) -> None:
 def test_a_folder_of_something_else_is_told_apart(fault: Fault, refused: Refused, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
     fault.breaks(folder)
-    refused(fault.code, fault.error, fault.says, folder)
+    refused(fault.code, fault.error, fault.says, folder, *A_FEW)
 
 
 @each(
@@ -265,40 +271,91 @@ def test_a_folder_of_something_else_is_told_apart(fault: Fault, refused: Refused
     Fault("unknown model_type", config(model_type="berrt"), "E-ARCH", '"berrt" is unknown'),
     Fault("near model_type", config(model_type="berrt"), "E-ARCH", "Did you mean bert"),
     Fault("1000000 layers", config(num_hidden_layers=1_000_000), "E-LAYERS", "1000000 layers"),
-    Fault("hidden size of no multiple", config(hidden_size=126), "E-CONFIG", "126"),
+    Fault("unknown model_type like no other", config(model_type="qqqq"), "E-ARCH", '"qqqq" is unknown'),
+    Fault("hidden size of no multiple", config(hidden_size=126), "E-LOAD", "(126) is not a multiple of the number of"),
     Fault("0 heads", config(num_attention_heads=0), "E-CONFIG", "heads"),
     Fault("heads as a word", config(num_attention_heads="4"), "E-CONFIG", "num_attention_heads"),
     Fault("negative heads", config(num_attention_heads=-8), "E-CONFIG", "heads"),
     Fault("layers of no whole number", config(num_hidden_layers=2.5), "E-CONFIG", "num_hidden_layers"),
+    Fault("sizes that the layers can't cut", config(chunk_size_feed_forward=7), "E-FORWARD", "chunk size 7"),
     Fault("unknown activation", config(hidden_act="evil"), "E-CONFIG", 'unknown hidden_act "evil"'),
     Fault("another hidden size", config(hidden_size=64), "E-SHAPE", "in the file, config.json needs"),
-    Fault("another vocabulary", config(vocab_size=5000), "E-SHAPE", "[4096, 128] in the file, config.json needs [5000, 128]"),
+    Fault(
+        "another vocabulary",
+        config(vocab_size=5000),
+        "E-SHAPE",
+        "[4096, 128] in the file, config.json needs [5000, 128]",
+    ),
     Fault("too many layers", config(num_hidden_layers=6), "E-MISSING", "encoder.layer.4."),
     Fault("too few layers", config(num_hidden_layers=2), "E-LAYERS", "config.json says 2 layers"),
     Fault("no layers", config(num_hidden_layers=0), "E-LAYERS", "config.json says 0 layers"),
-    Fault("unknown quantization", config(quantization_config={"quant_method": "zip2bit"}), "E-CONFIG", "zip2bit"),
+    Fault("unknown quantization", config(quantization_config={"quant_method": "zip2bit"}), "E-QUANT", "zip2bit"),
 )
 def test_a_wrong_config_is_refused(fault: Fault, refused: Refused, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
     fault.breaks(folder)
-    refused(fault.code, fault.error, fault.says, folder)
+    refused(fault.code, fault.error, fault.says, folder, *A_FEW)
+
+
+@each(
+    Fault("encoder too short", config(encoder_layers=1), "E-LAYERS", "config.json says 1 layers"),
+    Fault("decoder too short", config(decoder_layers=1), "E-LAYERS", "config.json says 1 layers"),
+    Fault("encoder too long", config(encoder_layers=3), "E-MISSING", "encoder.layers.2."),
+    Fault("start token beyond the embedding", config(decoder_start_token_id=99_999), "E-VOCAB", "99999"),
+)
+def test_a_wrong_config_of_two_stacks_is_refused(fault: Fault, refused: Refused, copy_of: CopyOf) -> None:
+    folder = copy_of("tiny-bart")
+    fault.breaks(folder)
+    refused(fault.code, fault.error, fault.says, folder, *A_FEW)
+
+
+@each(
+    Fault("image size of a word", config(image_size="32"), "E-CONFIG", "image_size"),
+    Fault("another image size", config(image_size=7), "E-SHAPE", "embeddings.position_embeddings"),
+    Fault("settings not JSON", file("preprocessor_config.json", b"nope"), "E-PROCESSOR", "is not valid JSON (line 1"),
+    Fault("settings are a list", file("preprocessor_config.json", b"[]"), "E-PROCESSOR", "is not a JSON object"),
+    Fault("mean is a word", file("preprocessor_config.json", b'{"image_mean": "x"}'), "E-PROCESSOR", "image_mean"),
+)
+def test_a_broken_image_model_is_refused(fault: Fault, refused: Refused, copy_of: CopyOf) -> None:
+    folder = copy_of("tiny-vit")
+    fault.breaks(folder)
+    refused(fault.code, fault.error, fault.says, folder, *A_FEW)
 
 
 @each(
     Fault("empty", file("model.safetensors", b""), "E-SAFETENSORS", "is empty (0 bytes)"),
-    Fault("cut in the data", cut_to(-100), "E-SAFETENSORS", "is truncated: 2,718,484 bytes, its header describes 2,718,584"),
+    Fault(
+        "cut in the data",
+        cut_to(-100),
+        "E-SAFETENSORS",
+        "is truncated: 2,718,484 bytes, its header describes 2,718,584",
+    ),
     Fault("cut in the header", cut_to(200), "E-SAFETENSORS", "does not fit in 200 bytes"),
     Fault("cut in the length", cut_to(5), "E-SAFETENSORS", "does not fit in 5 bytes"),
     Fault("garbage", file("model.safetensors", b"\x93\xb1\x07" * 1000), "E-SAFETENSORS", "does not fit in 3,000 bytes"),
-    Fault("huge header", file("model.safetensors", b"\xff" * 7 + b"\x7f" + b"{}"), "E-SAFETENSORS", "does not fit in 10 bytes"),
+    Fault(
+        "huge header",
+        file("model.safetensors", b"\xff" * 7 + b"\x7f" + b"{}"),
+        "E-SAFETENSORS",
+        "does not fit in 10 bytes",
+    ),
     Fault("garbage header", file("model.safetensors", b"\x04" + bytes(7) + b"nope"), "E-SAFETENSORS", "is corrupt"),
-    Fault("header of another shape", file("model.safetensors", b"\x02" + bytes(7) + b"[]"), "E-SAFETENSORS", "is corrupt"),
+    Fault(
+        "header of another shape", file("model.safetensors", b"\x02" + bytes(7) + b"[]"), "E-SAFETENSORS", "is corrupt"
+    ),
     Fault("unknown dtype", header(QUERY, dtype="Q99"), "E-SAFETENSORS", QUERY),
     Fault("overlapping tensors", header(QUERY, data_offsets=[0, 32768]), "E-SAFETENSORS", "is corrupt"),
     Fault("shape of another size", header(QUERY, shape=[128, 64]), "E-SAFETENSORS", "is corrupt"),
     Fault("Git LFS pointer", file("model.safetensors", LFS_POINTER), "E-LFS", "Run: git lfs pull"),
-    Fault("integers", weights(lambda all_: {name: x.to(torch.int8) for name, x in all_.items()}), "E-DTYPE", "integer weights"),
-    Fault("weight missing", weights(lambda all_: {k: x for k, x in all_.items() if k != QUERY}), "E-MISSING", QUERY[5:]),
+    Fault(
+        "integers",
+        weights(lambda all_: {name: x.to(torch.int8) for name, x in all_.items()}),
+        "E-DTYPE",
+        "integer weights",
+    ),
+    Fault(
+        "weight missing", weights(lambda all_: {k: x for k, x in all_.items() if k != QUERY}), "E-MISSING", QUERY[5:]
+    ),
     Fault("weight misnamed", renamed(QUERY, QUERY.replace("query", "querry")), "E-MISSING", "querry"),
     Fault("names prefixed", renamed("", "module."), "E-MISSING", 'start with "module."'),
     Fault("NaN", one_value(float("nan")), "E-NONFINITE", "1 weights are not finite: " + QUERY[5:]),
@@ -307,7 +364,7 @@ def test_a_wrong_config_is_refused(fault: Fault, refused: Refused, copy_of: Copy
 def test_broken_weights_are_refused(fault: Fault, refused: Refused, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
     fault.breaks(folder)
-    refused(fault.code, fault.error, fault.says, folder)
+    refused(fault.code, fault.error, fault.says, folder, *A_FEW)
 
 
 def test_a_checkpoint_in_shards_is_scanned(run: Run, sharded: Path) -> None:
@@ -318,21 +375,32 @@ def test_a_checkpoint_in_shards_is_scanned(run: Run, sharded: Path) -> None:
 
 @each(
     Fault("shard missing", lambda folder: shards_of(folder)[1].unlink(), "E-SHARD", "shards present)"),
-    Fault("shard cut", lambda folder: shards_of(folder)[1].write_bytes(b"\x08"), "E-SAFETENSORS", "does not fit in 1 bytes"),
+    Fault(
+        "shard cut",
+        lambda folder: shards_of(folder)[1].write_bytes(b"\x08"),
+        "E-SAFETENSORS",
+        "does not fit in 1 bytes",
+    ),
     Fault("index missing", without(INDEX), "E-INDEX", f"has shards but no {INDEX}"),
     Fault("index not JSON", file(INDEX, b"nope"), "E-INDEX", "is not valid JSON (line 1 column 1)"),
     Fault("index is a list", index([]), "E-INDEX", "is malformed"),
     Fault("index without a map", index({"metadata": {}}), "E-INDEX", "is malformed"),
     Fault("index of no names", index({"weight_map": {QUERY: 7}}), "E-INDEX", "is malformed"),
     Fault("index with an empty map", index({"weight_map": {}}), "E-INDEX", "is malformed"),
-    Fault("index to a parent", index_points_to("../outside.safetensors"), "E-TRAVERSAL", '("../outside.safetensors")', code=5),
+    Fault(
+        "index to a parent",
+        index_points_to("../outside.safetensors"),
+        "E-TRAVERSAL",
+        '("../outside.safetensors")',
+        code=5,
+    ),
     Fault("index to the root", index_points_to("/etc/passwd"), "E-TRAVERSAL", '("/etc/passwd")', code=5),
     Fault("index to no name", index_points_to(".."), "E-TRAVERSAL", '("..")', code=5),
 )
 def test_broken_shards_are_refused(fault: Fault, refused: Refused, sharded: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(sharded, tmp_path / "bert"))
     fault.breaks(folder)
-    refused(fault.code, fault.error, fault.says, folder)
+    refused(fault.code, fault.error, fault.says, folder, *A_FEW)
 
 
 # --- the tokenizer, and models without attention ----------------------------------------------------------------
@@ -344,11 +412,24 @@ def test_broken_shards_are_refused(fault: Fault, refused: Refused, sharded: Path
     Fault("corrupt", file("tokenizer.json", b'{"version": "1.0", '), "E-TOKENIZER", "can't be loaded"),
     Fault("of another shape", file("tokenizer.json", b"[]"), "E-TOKENIZER", "can't be loaded"),
     Fault("settings corrupt", file("tokenizer_config.json", b"nope"), "E-TOKENIZER", "can't be loaded"),
+    Fault(
+        "length of a word",
+        file("tokenizer_config.json", b'{"model_max_length": "x"}'),
+        "E-TOKENIZER",
+        "model_max_length",
+    ),
+    Fault("no length", file("tokenizer_config.json", b'{"model_max_length": 0}'), "E-TOKENIZER", "model_max_length"),
+    Fault(
+        "length less than nothing",
+        file("tokenizer_config.json", b'{"model_max_length": -3}'),
+        "E-TOKENIZER",
+        "model_max_length",
+    ),
 )
 def test_a_broken_tokenizer_is_refused(fault: Fault, refused: Refused, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
     fault.breaks(folder)
-    refused(fault.code, fault.error, fault.says, folder)
+    refused(fault.code, fault.error, fault.says, folder, *A_FEW)
 
 
 def test_a_token_without_an_embedding_is_refused(refused: Refused, copy_of: CopyOf, tmp_path: Path) -> None:
@@ -369,7 +450,7 @@ def test_a_model_without_attention_is_refused(name: str, refused: Refused, copy_
     sizes = {"vocab_size": 4096, "hidden_size": 32, "num_hidden_layers": 2}
     model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes))
     model.save_pretrained(folder)
-    refused(3, "E-NOATTN", f"{name}Model has no attention", folder, "--limit", 1)
+    refused(3, "E-NOATTN", f"{name}Model has no attention", folder, *A_FEW)
 
 
 # --- options ----------------------------------------------------------------------------------------------------
@@ -393,7 +474,7 @@ def test_a_model_without_attention_is_refused(name: str, refused: Refused, copy_
         ("--format", "jsn", "E-FORMAT", "Did you mean json"),
         ("--sort", "rcoz", "E-SORT", "Did you mean rcos"),
         ("--limit", "0", "E-OPTION", "--limit 0 is too small"),
-        ("--limit", "many", "E-USAGE", "'many' is not a valid integer"),
+        ("--limit", "many", "E-USAGE", "'--limit' / '-n': Input should be a valid integer"),
         ("--batch-size", "0", "E-OPTION", "--batch-size 0 is too small"),
         ("--max-length", "1", "E-OPTION", "--max-length 1 is too small"),
         ("--top", "-1", "E-OPTION", "--top -1 is too small"),
@@ -403,12 +484,12 @@ def test_a_model_without_attention_is_refused(name: str, refused: Refused, copy_
     ],
 )
 def test_a_wrong_option_is_refused(option: str, value: str, error: str, says: str, refused: Refused) -> None:
-    refused(2, error, says, BERT, option, value)
+    refused(2, error, says, BERT, *A_FEW, option, value)
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_a_column_to_sort_by_is_checked_in_every_format(form: str, refused: Refused) -> None:
-    refused(2, "E-SORT", "Did you mean rcos", BERT, "--sort", "rcoz", "--format", form)
+    refused(2, "E-SORT", "Did you mean rcos", BERT, *A_FEW, "--sort", "rcoz", "--format", form)
 
 
 def test_a_pair_metric_needs_pairs(refused: Refused) -> None:
@@ -440,7 +521,13 @@ def test_a_device_that_is_not_there_is_refused(refused: Refused) -> None:
         ("first.jsonl", b'{"text": 5}\n{"text": "a"}\n', 3, "E-DATA", 'first.jsonl:1: "text" is no text but 5'),
         ("empty.jsonl", b"", 3, "E-DATA", "(0 read, 0 empty)"),
         ("nulls.jsonl", b'{"text": null}\n{"text": ""}\n', 3, "E-DATA", "(2 read, 2 empty)"),
-        ("fields.csv", b"title,body\nOne,two\n", 2, "E-FIELD", "has 2 text fields (title, body). Choose one with --field"),
+        (
+            "fields.csv",
+            b"title,body\nOne,two\n",
+            2,
+            "E-FIELD",
+            "has 2 text fields (title, body). Choose one with --field",
+        ),
         ("quote.csv", b'text\n"never closed\n', 3, "E-DATA", "quote.csv:2 is not valid CSV"),
         ("header.csv", b"text\n", 3, "E-DATA", "(0 read, 0 empty)"),
         ("garbage.parquet", b"PAR1 nope PAR1", 3, "E-DATA", "garbage.parquet is not valid Parquet"),
@@ -535,6 +622,70 @@ def test_a_refused_scan_makes_no_folder(run: Run, tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
+@pytest.mark.parametrize("output", ["", "-"])
+def test_an_output_of_no_name_is_refused(
+    output: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_told(run("scan", BERT, *A_FEW, "-o", output), 2, "E-OUTPUT", "-o")
+    assert contents(tmp_path) == {}
+
+
+# --- saved reports ----------------------------------------------------------------------------------------------
+
+
+def report(**changes: object) -> Callable[[dict[str, Any]], object]:
+    return lambda document: document.update(changes)
+
+
+def column(table: str, name: str, values: object = None) -> Callable[[dict[str, Any]], object]:
+    """A column that is missing, or has other values."""
+
+    def breaks(document: dict[str, Any]) -> None:
+        columns = document["tables"][table]
+        columns[name] = [values] * len(columns[name])
+        if values is None:
+            del columns[name]
+
+    return breaks
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (report(schema="other"), "is no headprobe report"),
+        (report(schema_version="2.0"), "has schema version 2.0, this is 1.0"),
+        (report(tables=[]), "is damaged"),
+        (report(provenance=[]), "is damaged"),
+        (report(notes=5), "is damaged"),
+        (column("heads", "site"), "is damaged"),
+        (column("pairs", "site_a"), "is damaged"),
+        (column("pairs", "js", "x"), "is damaged"),
+    ],
+)
+def test_a_damaged_report_is_refused(
+    breaks: Callable[[dict[str, Any]], object], says: str, run: Run, saved: Path, tmp_path: Path
+) -> None:
+    document = json.loads(saved.read_text())
+    breaks(document)
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(json.dumps(document))
+    assert_told(run("matrix", damaged), 3, "E-REPORT", says)
+
+
+@pytest.mark.parametrize("content", [b"", b"nope", b"[]", b"\xff", b"[" * 200_000])
+def test_a_file_that_is_no_report_is_refused(content: bytes, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+    assert_told(run("matrix", tmp_path / "report.json"), 3, "E-REPORT", "is no")
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "report.json"
+    headprobe.scan(BERT, limit=2).save(path)
+    return path
+
+
 # --- configuration files ----------------------------------------------------------------------------------------
 
 
@@ -542,17 +693,32 @@ def test_a_refused_scan_makes_no_folder(run: Run, tmp_path: Path) -> None:
     ("name", "content", "error", "says"),
     [
         ("headprobe.toml", b"limits = 3", "E-CONFIGFILE", 'has an unknown key "limits". Did you mean limit'),
-        ("headprobe.toml", b"trust_remote_code = true", "E-CONFIGFILE", "trust_remote_code, which only the command line may set"),
+        (
+            "headprobe.toml",
+            b"trust_remote_code = true",
+            "E-CONFIGFILE",
+            "trust_remote_code, which only the command line may set",
+        ),
         ("headprobe.toml", b"trust-remote-code = true", "E-CONFIGFILE", "which only the command line may set"),
         ("headprobe.toml", b"allow_pickle = true", "E-CONFIGFILE", "which only the command line may set"),
         ("headprobe.toml", b"token = 'hf_x'", "E-CONFIGFILE", "which only the command line may set"),
         ("headprobe.toml", b"limit = ", "E-CONFIGFILE", "is not valid TOML"),
         ("headprobe.toml", b"dtype = '\xff'", "E-CONFIGFILE", "is not valid TOML"),
-        ("headprobe.toml", b"limit = 'many'", "E-USAGE", "'many' is not a valid integer"),
+        ("headprobe.toml", b"limit = 'many'", "E-USAGE", "Input should be a valid integer"),
         ("headprobe.toml", b"limit = 0", "E-OPTION", "--limit 0 is too small"),
         ("headprobe.toml", b"pairs = 'layers'", "E-OPTION", "Did you mean layer"),
-        ("pyproject.toml", b"[tool.headprobe]\nlimits = 3", "E-CONFIGFILE", 'has an unknown key "limits". Did you mean limit'),
-        ("pyproject.toml", b"[tool.headprobe]\nallow-pickle = true", "E-CONFIGFILE", "which only the command line may set"),
+        (
+            "pyproject.toml",
+            b"[tool.headprobe]\nlimits = 3",
+            "E-CONFIGFILE",
+            'has an unknown key "limits". Did you mean limit',
+        ),
+        (
+            "pyproject.toml",
+            b"[tool.headprobe]\nallow-pickle = true",
+            "E-CONFIGFILE",
+            "which only the command line may set",
+        ),
     ],
 )
 def test_a_wrong_configuration_file_is_refused(
