@@ -52,7 +52,7 @@ def each(*faults: Fault) -> pytest.MarkDecorator:
 
 def the_line(result: Result) -> str:
     """The only line that a refusal prints."""
-    assert result.out == ""
+    assert not result.out, result.out[:200]
     assert "Traceback" not in result.err
     assert result.err.startswith("headprobe: error[E-")
     assert result.err.endswith("\n")
@@ -365,6 +365,12 @@ def test_broken_weights_are_refused(fault: Fault, refused: Refused, copy_of: Cop
     folder = copy_of("tiny-bert")
     fault.breaks(folder)
     refused(fault.code, fault.error, fault.says, folder, *A_FEW)
+
+
+def test_the_weights_of_a_task_are_not_taken_for_a_missing_weight(run: Run, copy_of: CopyOf) -> None:
+    folder = copy_of("tiny-bert")
+    weights(lambda tensors: {name: tensor for name, tensor in tensors.items() if name != QUERY})(folder)
+    assert "cls.predictions" not in the_line(run("scan", folder))
 
 
 def test_a_checkpoint_in_shards_is_scanned(run: Run, sharded: Path) -> None:

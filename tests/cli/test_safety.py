@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cli.test_bad_input import BERT, INDEX, QUERY, CopyOf, assert_told, process, renamed, the_line
+from tests.cli.test_bad_input import BERT, INDEX, QUERY, CopyOf, assert_told, process, renamed
 from tests.conftest import SAMPLES, Result, Run, edit_json
 
 NUMBERS = ("--limit", 2, "--metrics", "rcos,entropy", "--format", "csv")
@@ -246,29 +246,28 @@ def test_the_name_of_a_missing_model_is_shown_as_text(name: str, shown: str, run
     assert is_plain(result.err)
 
 
-@hostile
-def test_a_model_type_is_shown_as_text(name: str, shown: str, run: Run, copy_of: CopyOf) -> None:
+def test_a_model_type_is_shown_as_text(run: Run, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
-    edit_json(folder / "config.json", model_type=name)
+    edit_json(folder / "config.json", model_type="\x1b[31mbert")
     result = run("scan", folder)
-    assert_told(result, 3, "E-ARCH", shown)
+    assert_told(result, 3, "E-ARCH", '"\\x1b[31mbert" is unknown')
     assert is_plain(result.err)
 
 
 @hostile
 def test_the_name_of_a_weight_is_shown_as_text(name: str, shown: str, run: Run, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
-    renamed(QUERY, name)(folder)
+    renamed(QUERY, f"a{name}")(folder)
     result = run("scan", folder)
     assert_told(result, 3, "E-MISSING", shown)
     assert is_plain(result.err)
 
 
-@hostile
-def test_the_name_of_an_option_is_shown_as_text(name: str, shown: str, run: Run) -> None:
+@pytest.mark.parametrize("name", HOSTILE, ids=HOSTILE.values())
+def test_the_name_of_an_option_is_shown_as_text(name: str, run: Run) -> None:
     result = run("scan", BERT, f"--{name}")
-    line = the_line(result)
-    assert (result.code, shown.replace("_", "-") in line, is_plain(result.err)) == (2, True, True)
+    assert_told(result, 2, "E-USAGE", "No such option")
+    assert is_plain(result.err)
 
 
 @hostile
