@@ -120,11 +120,8 @@ def _sequence_rows(site: Site, values: list[Values]) -> list[Row]:
     """A row a sequence and head, with the columns that are kept for paired comparisons."""
     rows: dict[tuple[int, int], Row] = {}
     for part in values:
-        if part.numbers is None:
-            continue
-        numbers = part.numbers.tolist()
         for name, matrix in part.sequences.items():
-            for number, heads in zip(numbers, matrix.tolist(), strict=True):
+            for number, heads in zip(part.numbers, matrix.tolist(), strict=True):
                 for head, value in enumerate(heads):
                     row = rows.setdefault((number, head), {"sequence": number, "site": site.index, "head": head})
                     row[name] = value

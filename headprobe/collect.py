@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headprobe.engine.local import Workers
 from headprobe.errors import EnvironmentFailure, UsageError, nearest
 from headprobe.load.collate import Batch
 from headprobe.metrics import Metric
@@ -16,6 +17,7 @@ from headprobe.metrics.totals import PerSequence
 from headprobe.tile import AttentionTile, Site, pooled
 
 Totals = dict[str, Any]
+PART = 2**19  # probabilities that a worker takes at a time: its few copies of them stay in a core's cache
 
 
 @dataclass
@@ -34,7 +36,14 @@ class Collector:
     """
 
     def __init__(
-        self, metrics: list[Metric], *, special: str, layers: list[int] | None, kind: str | None, pool_bytes: int
+        self,
+        metrics: list[Metric],
+        *,
+        special: str,
+        layers: list[int] | None,
+        kind: str | None,
+        pool_bytes: int,
+        workers: Workers,
     ) -> None:
         self.metrics = metrics
         self.notes: list[str] = []
@@ -48,6 +57,7 @@ class Collector:
         self._layers = layers
         self._kind = kind
         self._pool_bytes = pool_bytes
+        self._workers = workers
         self._waiting: dict[int, list[AttentionTile]] = defaultdict(list)
         self._waiting_bytes = 0
         self._uniform: list[tuple[Site, tuple[int, int], Tensor, Totals]] = []
@@ -70,7 +80,8 @@ class Collector:
             self.sequences[site] += len(tile.sequences)
         count = tile.query_mask.sum()
         self.queries[site] = self.queries[site] + count if site in self.queries else count
-        _observe(self.metrics, tile, self.totals[site])
+        for seen in self._workers.map(self._observed, self._parts(tile)):
+            _add(self.totals[site], seen)
         self._observe_uniform(tile)
         if self._pool_bytes:
             self._wait(tile)
@@ -104,6 +115,18 @@ class Collector:
         _add(self.baselines[tile.site], seen)
 
     # --- its parts ----------------------------------------------------------------------------------------------
+
+    def _observed(self, tile: AttentionTile) -> Totals:
+        return {metric.name: metric.observe(tile) for metric in self.metrics}
+
+    def _parts(self, tile: AttentionTile) -> list[AttentionTile]:
+        """The tile by sequences: enough for every worker, and small enough to stay near its core."""
+        batch = len(tile.probs)
+        if tile.probs.device.type != "cpu" or batch == 1:
+            return [tile]
+        size = max(1, PART * batch // max(1, tile.probs.numel()))
+        size = min(size, -(-batch // self._workers.count))
+        return [tile.select(first, first + size) for first in range(0, batch, size)]
 
     def _annotated(self, tile: AttentionTile) -> AttentionTile:
         """The tile with its sequences' numbers in the corpus and what is known of special tokens."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from headprobe.assemble import assemble
 from headprobe.capture import observing
 from headprobe.collect import Collector
+from headprobe.engine.local import Workers
 from headprobe.errors import EnvironmentFailure, InputError, UsageError
 from headprobe.load.checkpoint import Checkpoint, load_checkpoint
 from headprobe.load.collate import Batch, Encoded, Input, batches, encode, load_tokenizer
@@ -62,7 +63,7 @@ def scan(
     chosen = ScanOptions.of(**options)
     metrics, columns = _metrics(chosen)
     checkpoint = _checkpoint(model, chosen)
-    with ThreadPoolExecutor(1) as background, _ready(checkpoint.model):
+    with ThreadPoolExecutor(1) as background, Workers() as workers, _ready(checkpoint.model):
         hashes = background.submit(file_hashes, checkpoint.files)
         feed = _feed(checkpoint, texts, batches, tokenizer, chosen)
         collector = Collector(
@@ -71,6 +72,7 @@ def scan(
             layers=None if chosen.layers is None else parse_layers(chosen.layers),
             kind=chosen.kind,
             pool_bytes=parse_size(chosen.max_memory) if chosen.pairs == "model" else 0,
+            workers=workers,
         )
         _run(checkpoint.model, feed, collector, chosen, watch)
         provenance = _provenance(checkpoint, feed, chosen, hashes.result())

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ def _order_does_not_matter(metric: Metric) -> None:
     """Totals may be added in any order."""
     for tile in _tiles():
         parts = [tile.cut(0, 4), tile.cut(4, tile.queries)]
-        other = replace(sample_tile(kind=tile.site.kind, seed=7), sequences=torch.tensor([3, 4, 5]))
+        other = replace(sample_tile(kind=tile.site.kind, seed=7), sequences=(3, 4, 5))
         whole = [other.cut(0, 5), other.cut(5, other.queries)]
         _same(_values(metric, [*whole, *parts]), _values(metric, [*parts, *whole]), tile.site.kind)
         _same(
@@ -81,7 +80,7 @@ def _order_does_not_matter(metric: Metric) -> None:
 def _batching_does_not_matter(metric: Metric) -> None:
     """A sequence counts the same alone and in a batch of others."""
     for tile in _tiles():
-        alone = [_sequences(tile, [b]) for b in range(len(tile.probs))]
+        alone = [tile.select(b, b + 1) for b in range(len(tile.probs))]
         _same(_values(metric, alone), _values(metric, [tile]), f"One by one, {tile.site.kind}")
 
 
@@ -91,8 +90,8 @@ def _padding_does_not_matter(metric: Metric) -> None:
         expected = _values(metric, [tile])
         _same(_values(metric, [_padded(tile, left=0, right=3)]), expected, f"Three more on the right, {tile.site.kind}")
         _same(_values(metric, [_padded(tile, left=4, right=1)]), expected, f"Four on the left, {tile.site.kind}")
-        alone = _sequences(tile, [1])
-        short = _sequences(replace_lengths(tile, LENGTHS[1]), [1])
+        alone = tile.select(1, 2)
+        short = _shortened(tile, LENGTHS[1]).select(1, 2)
         _same(_values(metric, [short]), _values(metric, [alone]), f"Padding cut away, {tile.site.kind}")
 
 
@@ -161,16 +160,7 @@ def _values(metric: Metric, tiles: list[AttentionTile]) -> Values:
     return metric.compute(reduce(add, [metric.observe(tile) for tile in tiles]))
 
 
-def _sequences(tile: AttentionTile, chosen: list[int]) -> AttentionTile:
-    """Some sequences of a tile's batch, with their numbers."""
-    fields: dict[str, Any] = {
-        name: getattr(tile, name)[chosen]
-        for name in ("probs", "query_mask", "key_mask", "query_positions", "key_positions", "sequences", "special_keys")
-    }
-    return replace(tile, **fields)
-
-
-def replace_lengths(tile: AttentionTile, length: int) -> AttentionTile:
+def _shortened(tile: AttentionTile, length: int) -> AttentionTile:
     """The tile's first `length` queries and keys: what is left of a sequence when its padding is cut away."""
     structure = None if tile.structure is None else tile.structure[:, :length, :length]
     return replace(

@@ -47,7 +47,7 @@ class AttentionTile:
     hides a key; None means that it hides none. `start` is the position of the first row among the `queries` rows that
     the site has in this forward pass: a tile with `start == 0` and `probs.shape[2] == queries` is whole.
     `query_positions` and `key_positions` are ranks among the valid tokens of their sequence, -1 at padding, so that
-    left and right padding look the same. `sequences` [batch] numbers the sequences; `special_keys` and
+    left and right padding look the same. `sequences` are the numbers of the batch's sequences; `special_keys` and
     `special_queries` mark special tokens where the caller knows them.
     """
 
@@ -59,7 +59,7 @@ class AttentionTile:
     queries: int
     query_positions: Tensor
     key_positions: Tensor
-    sequences: Tensor
+    sequences: tuple[int, ...]
     structure: Tensor | None = None
     special_keys: Tensor | None = None
     special_queries: Tensor | None = None
@@ -75,7 +75,7 @@ class AttentionTile:
         key_mask: Tensor | None = None,
         structure: Tensor | None = None,
         special_keys: Tensor | None = None,
-        sequences: Tensor | None = None,
+        sequences: tuple[int, ...] | None = None,
     ) -> "AttentionTile":
         """A whole tile from probabilities alone: the door for tests, notebooks and metric authors."""
         batch, heads, queries, keys = probs.shape
@@ -91,7 +91,7 @@ class AttentionTile:
             queries=queries,
             query_positions=positions(query_mask),
             key_positions=positions(key_mask),
-            sequences=torch.arange(batch) if sequences is None else sequences,
+            sequences=tuple(range(batch)) if sequences is None else sequences,
             structure=structure,
             special_keys=special_keys,
         )
@@ -144,6 +144,23 @@ class AttentionTile:
             special_queries=None if self.special_queries is None else self.special_queries[:, rows],
             structure=structure,
             start=self.start + first,
+        )
+
+    def select(self, first: int, last: int) -> "AttentionTile":
+        """The sequences `first` to `last` of the tile's batch, as a tile of their own."""
+        part = slice(first, last)
+        structure, keys, queries = self.structure, self.special_keys, self.special_queries
+        return replace(
+            self,
+            probs=self.probs[part],
+            query_mask=self.query_mask[part],
+            key_mask=self.key_mask[part],
+            query_positions=self.query_positions[part],
+            key_positions=self.key_positions[part],
+            sequences=self.sequences[part],
+            structure=structure if structure is None or len(structure) == 1 else structure[part],
+            special_keys=None if keys is None else keys[part],
+            special_queries=None if queries is None else queries[part],
         )
 
     def uniform(self) -> "AttentionTile":

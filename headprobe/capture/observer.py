@@ -278,7 +278,7 @@ class Observer:
             queries=queries,
             query_positions=positions(query_mask)[:, rows],
             key_positions=key_positions,
-            sequences=torch.arange(self._masks.batch, device=probs.device) + self._sequences,
+            sequences=tuple(range(self._sequences, self._sequences + self._masks.batch)),
             structure=structure,
         )
 

@@ -25,10 +25,10 @@ def scan(model: ModelArgument, **options: Any) -> None:
         from headprobe.pipeline import scan as measure
 
         report = measure(model, watch=watch, **scan_options(options))
-    written = [path for name in options["output"] for path in report.save(name)]
+    written = {name: report.save(name) for name in options["output"]}
     show_report(report, options)
-    if written:
-        say("wrote " + ", ".join(map(str, written)), options)
+    for name, files in written.items():
+        say(f"wrote {name}" + (f" ({len(files)} files)" if len(files) > 1 else ""), options)
 
 
 def show_report(report: Any, options: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ class Batch:
     """Arguments of the model's forward, the sequences' numbers, and their special tokens by side."""
 
     inputs: dict[str, Any]
-    numbers: Tensor | None = None
+    numbers: tuple[int, ...] | None = None
     special: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -172,9 +172,9 @@ def _pad(group: Sequence[Input], checkpoint: Checkpoint, pad: int) -> Batch:
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0) + _position_offset(model)
     if "use_cache" in accepted:
         inputs["use_cache"] = False  # nothing is generated
-    numbers = torch.tensor([s.number for s in group])
+    numbers = tuple(s.number for s in group)
     moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    return Batch(moved, numbers.to(device), {side: known.to(device) for side, known in sides.items()})
+    return Batch(moved, numbers, {side: known.to(device) for side, known in sides.items()})
 
 
 def _special(sequence: Input) -> Tensor:

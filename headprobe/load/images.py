@@ -30,7 +30,7 @@ def image_batches(images: list[Input], model: Any, size: int | None) -> Iterator
     for start in range(0, len(images), size or COUNT):
         group = images[start : start + (size or COUNT)]
         pixels = torch.stack([image.ids for image in group]).to(parameter)
-        yield Batch({"pixel_values": pixels}, torch.tensor([image.number for image in group], device=parameter.device))
+        yield Batch({"pixel_values": pixels}, tuple(image.number for image in group))
 
 
 def _size(config: Any) -> tuple[int, int]:

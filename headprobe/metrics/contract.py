@@ -55,7 +55,7 @@ class Values:
     layers: dict[str, Tensor] = field(default_factory=dict)
     pairs: dict[str, Tensor] = field(default_factory=dict)
     sequences: dict[str, Tensor] = field(default_factory=dict)
-    numbers: Tensor | None = None
+    numbers: tuple[int, ...] = ()
 
 
 class Metric(Protocol):

@@ -41,7 +41,7 @@ class Penalty:
 
     def compute(self, total: PerSequence) -> Values:
         shares = total.mean()[:, 0]
-        queries = total.counts.sum()
+        queries = total.counts[0, 0]
         return Values(
             heads={"aat_heads_share": shares},
             layers={"aat_heads": shares.sum(), "aat_heads_queries": queries},

@@ -31,7 +31,7 @@ class OpenSequences:
     uniform attention under the same mask. `norms` [batch, head, 2] sums (1 - x)² and x² of x = ‖row‖².
     """
 
-    numbers: Tensor
+    numbers: tuple[int, ...]
     grams: Tensor
     units: Tensor
     norms: Tensor
@@ -70,12 +70,11 @@ class RedundancyTotal:
         closed = (
             self.closed if other.closed is None else other.closed if self.closed is None else self.closed + other.closed
         )
-        waiting = {tuple(part.numbers.tolist()): part for part in self.open}
+        waiting = {part.numbers: part for part in self.open}
         for part in other.open:
-            key = tuple(part.numbers.tolist())
-            part = waiting.pop(key) + part if key in waiting else part
+            part = waiting.pop(part.numbers) + part if part.numbers in waiting else part
             if part.seen < part.queries:
-                waiting[key] = part
+                waiting[part.numbers] = part
             else:
                 closed = part.close() if closed is None else closed + part.close()
         return RedundancyTotal(closed, tuple(waiting.values()))
@@ -175,7 +174,9 @@ def _part(tile: AttentionTile) -> OpenSequences:
     )
 
 
-def _columns(numbers: Tensor, sums: Sums, uniform_cosines: Tensor, rows: Tensor, reached: Tensor) -> PerSequence:
+def _columns(
+    numbers: tuple[int, ...], sums: Sums, uniform_cosines: Tensor, rows: Tensor, reached: Tensor
+) -> PerSequence:
     """All fields of one sequence each, in the order of the columns; not counted where there are too few rows."""
     import torch
 
@@ -197,4 +198,4 @@ def _columns(numbers: Tensor, sums: Sums, uniform_cosines: Tensor, rows: Tensor,
     needed = torch.tensor([1, 1, 2, 2, 2, 1, 2, 2], device=rows.device)
     defined = (n >= needed).double()
     values = torch.stack(fields, -1) * defined[:, None, :]
-    return PerSequence(numbers, values, defined[:, None, :])
+    return PerSequence.of(numbers, values, defined[:, None, :])

@@ -28,7 +28,7 @@ class Rows:
     size: Tensor
     position: Tensor
     owner: Tensor
-    numbers: Tensor
+    numbers: tuple[int, ...]
 
     @property
     def comparable(self) -> Tensor:
@@ -48,7 +48,7 @@ class Rows:
 
         sums = torch.stack([value * where[:, None] for value, where in columns], -1)
         counts = torch.stack([where for _, where in columns], -1)
-        return PerSequence(self.numbers, self.by_sequence(sums), self.by_sequence(counts)[:, None, :])
+        return PerSequence.of(self.numbers, self.by_sequence(sums), self.by_sequence(counts)[:, None, :])
 
     def pairs(self, columns: list[Tensor]) -> PairSums:
         """A total of sums over comparable queries [sequence, head, head]; the first also by sequence and head."""
@@ -60,7 +60,7 @@ class Rows:
         others = sums[:, 0].sum(-1) - sums[:, 0].diagonal(dim1=-2, dim2=-1)
         counts = (count * float(heads > 1))[:, None, None]
         return PairSums(
-            sums.sum(0), count.sum(), PerSequence(self.numbers, others[..., None] / max(heads - 1, 1), counts)
+            sums.sum(0), count.sum(), PerSequence.of(self.numbers, others[..., None] / max(heads - 1, 1), counts)
         )
 
 

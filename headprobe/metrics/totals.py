@@ -14,36 +14,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PerSequence:
-    """Sums over queries, by sequence: `sums` [sequence, head, column], `counts` [sequence, 1 or head, column].
+    """Sums over queries, kept by sequence, in pieces that came together.
 
-    `numbers` [sequence] are the sequences' numbers, ascending. A sequence that comes in several tiles is one row.
+    A piece has the numbers of its sequences, `sums` [sequence, head, column] and `counts` [sequence, 1 or head,
+    column]. Tiles of the same sequences add up to one piece; pieces of others stand beside each other.
     """
 
-    numbers: Tensor
-    sums: Tensor
-    counts: Tensor
+    pieces: dict[tuple[int, ...], tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, numbers: tuple[int, ...], sums: Tensor, counts: Tensor) -> PerSequence:
+        """The total of one tile."""
+        return cls({numbers: (sums, counts)})
 
     def __add__(self, other: PerSequence) -> PerSequence:
-        import torch
+        pieces = dict(self.pieces)
+        for numbers, (sums, counts) in other.pieces.items():
+            mine = pieces.get(numbers)
+            pieces[numbers] = (sums, counts) if mine is None else (mine[0] + sums, mine[1] + counts)
+        return PerSequence(pieces)
 
-        if torch.equal(self.numbers, other.numbers):  # the next tile of the same batch
-            return PerSequence(self.numbers, self.sums + other.sums, self.counts + other.counts)
-        numbers, where = torch.cat([self.numbers, other.numbers]).unique(return_inverse=True)
-        sums, counts = (
-            torch.zeros(len(numbers), *mine.shape[1:], dtype=mine.dtype, device=mine.device).index_add_(
-                0, where, torch.cat([mine, theirs])
-            )
-            for mine, theirs in ((self.sums, other.sums), (self.counts, other.counts))
-        )
-        return PerSequence(numbers, sums, counts)
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The sequences' numbers, ascending: the order of `means`."""
+        return tuple(sorted({number for piece in self.pieces for number in piece}))
+
+    @property
+    def counts(self) -> Tensor:
+        """[1 or head, column]: queries that were counted."""
+        return self._joined()[1].sum(0)
 
     def mean(self) -> Tensor:
         """[head, column]: over all queries of all sequences, NaN where there was none."""
-        return _ratio(self.sums.sum(0), self.counts.sum(0))
+        sums, counts = self._joined()
+        return _ratio(sums.sum(0), counts.sum(0))
 
     def means(self) -> Tensor:
         """[sequence, head, column]: over the queries of each sequence, NaN where it has none."""
-        return _ratio(self.sums, self.counts)
+        return _ratio(*self._joined())
+
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        """Sums and counts with a row a sequence, in order of their numbers, so that the order of tiles is forgotten."""
+        import torch
+
+        row_of = {number: row for row, number in enumerate(self.numbers)}
+        first, _ = next(iter(self.pieces.values()))
+        rows = torch.tensor([row_of[n] for piece in self.pieces for n in piece], device=first.device)
+        joined = [torch.cat(parts) for parts in zip(*self.pieces.values(), strict=True)]
+        sums, counts = (x.new_zeros(len(row_of), *x.shape[1:]).index_add_(0, rows, x) for x in joined)
+        return sums, counts
 
 
 def _ratio(sums: Tensor, counts: Tensor) -> Tensor:

@@ -7,13 +7,23 @@ import torch
 import transformers as hf
 from torch import nn
 
-SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
-GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97, "n_positions": 64}
-T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 97}
-BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-        "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 97, "max_position_embeddings": 64}  # fmt: skip
-GEMMA = {**SIZE, "head_dim": 8, "num_key_value_heads": 2, "sliding_window": 4, "pad_token_id": 0}
-LLAMA = {**SIZE, "num_key_value_heads": 2, "pad_token_id": 0}
+SIZE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 97,
+}
+GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97, "n_positions": 64}
+T5: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 97}
+BART: dict[str, Any] = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 97, "max_position_embeddings": 64,
+}  # fmt: skip
+GEMMA: dict[str, Any] = {**SIZE, "head_dim": 8, "num_key_value_heads": 2, "sliding_window": 4, "pad_token_id": 0}
+LLAMA: dict[str, Any] = {**SIZE, "num_key_value_heads": 2, "pad_token_id": 0}
+
+IMAGE = {name: value for name, value in SIZE.items() if name != "vocab_size"} | {"image_size": 16, "patch_size": 4}
 
 Config = Callable[[], Any]
 CONFIGS: dict[str, Config] = {
@@ -38,8 +48,8 @@ CONFIGS: dict[str, Config] = {
     "t5": lambda: hf.T5Config(**T5),
     "bart": lambda: hf.BartConfig(**BART),
     "marian": lambda: hf.MarianConfig(**BART, pad_token_id=0, decoder_start_token_id=0),
-    "vit": lambda: hf.ViTConfig(**{k: v for k, v in SIZE.items() if k != "vocab_size"}, image_size=16, patch_size=4),
-    "deit": lambda: hf.DeiTConfig(**{k: v for k, v in SIZE.items() if k != "vocab_size"}, image_size=16, patch_size=4),
+    "vit": lambda: hf.ViTConfig(**IMAGE),
+    "deit": lambda: hf.DeiTConfig(**IMAGE),
 }  # fmt: skip
 LEGACY = ("mpnet", "deberta-v2", "bloom")  # their code takes the softmax itself: whole layers only
 ENCODER_DECODERS = ("t5", "bart", "marian")

@@ -107,8 +107,8 @@ def test_padding_alone_is_no_structure() -> None:
 
 def test_a_learned_sink_is_a_virtual_key() -> None:
     config = hf.GptOssConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        vocab_size=97, num_local_experts=2, num_experts_per_tok=1, sliding_window=4, pad_token_id=0,
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, vocab_size=97, num_local_experts=2, num_experts_per_tok=1, sliding_window=4, pad_token_id=0,
     )  # fmt: skip
     model: Any = hf.AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     for name, weight in model.named_parameters():
@@ -132,7 +132,7 @@ def test_nothing_is_left_behind() -> None:
     model, batch = build("bert"), inputs("bert")
     hooks = {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()}
     method = AttentionInterface.get_interface
-    with pytest.raises(ZeroDivisionError), observing(model, lambda tile: 1 // 0):  # type: ignore[arg-type,return-value]
+    with pytest.raises(ZeroDivisionError), observing(model, lambda tile: 1 // 0):  # type: ignore[arg-type]
         model(**batch)
     assert AttentionInterface.get_interface is method
     assert {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()} == hooks
@@ -202,7 +202,8 @@ class _Odd(nn.Module):
 
 class FusedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.scaled_dot_product_attention(x, x, x)
+        out: Tensor = nn.functional.scaled_dot_product_attention(x, x, x)
+        return out
 
 
 class SilentAttention(nn.Module):

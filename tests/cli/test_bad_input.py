@@ -587,7 +587,7 @@ def test_an_image_model_takes_no_texts(refused: Refused) -> None:
 def test_a_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
     result = process(
         "scan", "no-such-org/no-such-model", "--token", "hf_secretword",
-        HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path),
+        HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path), NO_PROXY="127.0.0.1",
     )  # fmt: skip
     assert_told(result, 4, "E-OFFLINE", "no-such-org/no-such-model", "the Hub can't be reached")
     assert "hf_secretword" not in result.err

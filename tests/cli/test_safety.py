@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tests.cli.test_bad_input import BERT, INDEX, QUERY, CopyOf, assert_told, process, renamed
 from tests.conftest import SAMPLES, Result, Run, edit_json
 
+QUICK = ("--limit", 1, "--metrics", "rcos")
 NUMBERS = ("--limit", 2, "--metrics", "rcos,entropy", "--format", "csv")
 
 
@@ -234,7 +235,7 @@ def is_plain(*texts: str) -> bool:
 def test_the_name_of_a_model_is_shown_as_text(name: str, shown: str, run: Run, tmp_path: Path) -> None:
     folder = tmp_path / name.replace("/", "／")
     shutil.copytree(BERT, folder)
-    result = run("scan", folder, "--limit", 2)
+    result = run("scan", folder, *QUICK)
     assert shown.replace("/", "／") in result.out.splitlines()[0]
     assert (result.code, result.err, is_plain(result.out)) == (0, "", True)
 
@@ -274,7 +275,7 @@ def test_the_name_of_an_option_is_shown_as_text(name: str, run: Run) -> None:
 def test_the_name_of_a_text_file_and_its_texts_are_no_commands(name: str, shown: str, run: Run, tmp_path: Path) -> None:
     texts = tmp_path / f"{name.replace('/', '／')}.jsonl"
     texts.write_text(json.dumps({"text": f"a {name} in a text"}))
-    result = run("scan", BERT, "--text", texts)
+    result = run("scan", BERT, "--text", texts, *QUICK)
     assert shown.replace("/", "／") in result.out.splitlines()[0]
     assert (result.code, result.err, is_plain(result.out)) == (0, "", True)
 
@@ -290,7 +291,7 @@ def test_the_name_of_a_field_is_shown_as_text(name: str, shown: str, run: Run, t
 
 @hostile
 def test_the_name_of_an_output_is_shown_as_text(name: str, shown: str, run: Run, tmp_path: Path) -> None:
-    result = run("scan", BERT, *NUMBERS, "-o", tmp_path / f"{name.replace('/', '／')}.csv")
+    result = run("scan", BERT, *QUICK, "-o", tmp_path / f"{name.replace('/', '／')}.csv")
     assert result.err.startswith("headprobe: wrote ")
     assert shown.replace("/", "／") in result.err
     assert (result.code, len(result.err.splitlines()), is_plain(result.err)) == (0, 1, True)

@@ -30,7 +30,7 @@ def test_a_padded_batch_computes_what_each_text_alone_does(family: str) -> None:
     with torch.inference_mode():
         together = model(**batch.inputs)[0]
         assert batch.numbers is not None
-        for row, number in enumerate(batch.numbers.tolist()):
+        for row, number in enumerate(batch.numbers):
             ids = sequences[number].ids[None]
             alone = {"input_ids": ids}
             if family in ENCODER_DECODERS:
@@ -54,5 +54,5 @@ def test_batches_hold_every_sequence_once_and_pad_on_the_right() -> None:
         assert bool((mask[:, :1] == 1).all())
         assert bool((mask.diff() <= 0).all())
         assert batch.numbers is not None
-        found += batch.numbers.tolist()
+        found += batch.numbers
     assert sorted(found) == list(range(40))

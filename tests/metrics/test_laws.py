@@ -43,7 +43,7 @@ class _MeanOfMeans(_Largest):
 
     def observe(self, tile: AttentionTile) -> PerSequence:
         total = super().observe(tile)
-        return PerSequence(total.numbers, total.means().nan_to_num(), (total.counts > 0).double())
+        return PerSequence.of(total.numbers, total.means().nan_to_num(), torch.ones(len(total.numbers), 1, 1))
 
 
 class _ForgetsStart(_Largest):

@@ -1,0 +1,1 @@
+"""Where work runs: for now on the cores of this machine."""
