@@ -88,8 +88,8 @@ def _padding_does_not_matter(metric: Metric) -> None:
     """Padding, on either side and whatever is in it, does not change a result."""
     for tile in _tiles():
         expected = _values(metric, [tile])
-        _same(_values(metric, [_padded(tile, left=0, right=3)]), expected, f"Three more on the right, {tile.site.kind}")
-        _same(_values(metric, [_padded(tile, left=4, right=1)]), expected, f"Four on the left, {tile.site.kind}")
+        _same(_values(metric, [padded(tile, left=0, right=3)]), expected, f"Three more on the right, {tile.site.kind}")
+        _same(_values(metric, [padded(tile, left=4, right=1)]), expected, f"Four on the left, {tile.site.kind}")
         alone = tile.select(1, 2)
         short = _shortened(tile, LENGTHS[1]).select(1, 2)
         _same(_values(metric, [short]), _values(metric, [alone]), f"Padding cut away, {tile.site.kind}")
@@ -176,7 +176,7 @@ def _shortened(tile: AttentionTile, length: int) -> AttentionTile:
     )
 
 
-def _padded(tile: AttentionTile, *, left: int, right: int) -> AttentionTile:
+def padded(tile: AttentionTile, *, left: int, right: int) -> AttentionTile:
     """The tile with padding around it: no mass on its keys, rubbish in its rows."""
 
     def pad(mask: Tensor | None) -> Tensor | None:

@@ -207,15 +207,15 @@ def test_the_order_of_texts_only_renumbers_them() -> None:
 def test_a_report_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     report = scan("tiny-bart")
     report.save(tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "report.json", *(f"{t}.{s}" for t in ("heads", "layers", "pairs", "sequences", "baselines", "inputs") for s in ("csv", "parquet"))
-    }  # fmt: skip
+    tables = ("heads", "layers", "pairs", "sequences", "baselines", "inputs")
+    files = {f"{table}.{suffix}" for table in tables for suffix in ("csv", "parquet")} | {"report.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
     for path in (tmp_path / "out", tmp_path / "out" / "report.json"):
         loaded = headprobe.Report.load(path)
         assert loaded.results_sha256 == report.results_sha256
         assert loaded.provenance == report.provenance
         assert loaded.notes == report.notes
-        for name in ("heads", "layers", "pairs", "sequences", "baselines", "inputs"):
+        for name in tables:
             pd.testing.assert_frame_equal(getattr(loaded, name), getattr(report, name), check_exact=True)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "pairs.csv"), report.pairs, rtol=1e-12)
     same(pd.read_parquet(tmp_path / "out" / "layers.parquet"), report.layers)

@@ -16,7 +16,8 @@ DEFAULTS = {field.name: field.default for field in fields(ScanOptions)}
 
 def _option(kind: Any, panel: str, text: str, *names: str, **extra: Any) -> Any:
     shown = {"show_default": extra.pop("show", True), "show_envvar": extra.pop("show_envvar", False)}
-    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=panel, **shown, **extra)]
+    option: Any = typer.Option  # its overloads don't know of names that come as a tuple
+    return Annotated[kind, option(*names, help=text, rich_help_panel=panel, **shown, **extra)]
 
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A hub name (org/model) or a checkpoint's folder.")]

@@ -8,12 +8,8 @@ import transformers as hf
 from torch import nn
 
 SIZE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 97,
-}
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97,
+}  # fmt: skip
 GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97, "n_positions": 64}
 T5: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 97}
 BART: dict[str, Any] = {
@@ -34,7 +30,7 @@ CONFIGS: dict[str, Config] = {
     "mpnet": lambda: hf.MPNetConfig(**SIZE),
     "albert": lambda: hf.AlbertConfig(**SIZE, embedding_size=16),
     "distilbert": lambda: hf.DistilBertConfig(dim=32, hidden_dim=48, n_layers=2, n_heads=4, vocab_size=97),
-    "modernbert": lambda: hf.ModernBertConfig(**SIZE, local_attention=4, global_attn_every_n_layers=2, pad_token_id=0),
+    "modernbert": lambda: hf.ModernBertConfig(**SIZE, local_attention=4, pad_token_id=0),
     "deberta-v2": lambda: hf.DebertaV2Config(**SIZE, relative_attention=True, pos_att_type=["c2p", "p2c"]),
     "gpt2": lambda: hf.GPT2Config(**GPT2),
     "gpt-neox": lambda: hf.GPTNeoXConfig(**SIZE),

@@ -213,7 +213,8 @@ class SilentAttention(nn.Module):
 
 class FlatAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return (x[:, 0] @ x[:, 0].mT).softmax(-1).unflatten(0, (1, -1)).flatten(0, 1)[:, :, None].softmax(1)
+        out: Tensor = (x[:, 0] @ x[:, 0].mT)[:, :, None].softmax(1)
+        return out
 
 
 class UnnormalisedAttention(nn.Module):

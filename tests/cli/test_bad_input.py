@@ -443,9 +443,9 @@ def test_a_token_without_an_embedding_is_refused(refused: Refused, copy_of: Copy
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    texts = tmp_path / "texts.txt"
-    texts.write_text("an <extra> word\n")
-    refused(3, "E-VOCAB", "gives id 4096, the embedding has 4096 rows", folder, "--text", texts)
+    path = tmp_path / "texts.txt"
+    path.write_text("an <extra> word\n")
+    refused(3, "E-VOCAB", "gives id 4096, the embedding has 4096 rows", folder, "--text", path)
 
 
 @pytest.mark.parametrize("name", ["Mamba", "FNet"])
@@ -514,37 +514,30 @@ def test_a_device_that_is_not_there_is_refused(refused: Refused) -> None:
 # --- texts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "code", "error", "says"),
-    [
-        ("empty.txt", b"", 3, "E-DATA", "(0 read, 0 empty)"),
-        ("blank.txt", b"\n  \n\t\n", 3, "E-DATA", "(3 read, 3 empty)"),
-        ("latin-1.txt", "good\nalso good\nna\xefve\n".encode("latin-1"), 3, "E-ENCODING", "(line 3, byte 17)"),
-        ("texts.docx", b"PK", 2, "E-FORMAT", '".docx" is no format of texts. Valid: .txt, .jsonl'),
-        ("broken.jsonl", b'{"text": "a"}\n\n{"text": \n', 3, "E-DATA", "broken.jsonl:3 is not valid JSON"),
-        ("list.jsonl", b'{"text": "a"}\n["b"]\n', 3, "E-DATA", "list.jsonl:2 is not a JSON object"),
-        ("number.jsonl", b'{"text": "a"}\n{"text": 5}\n', 3, "E-DATA", 'number.jsonl:2: "text" is no text but 5'),
-        ("first.jsonl", b'{"text": 5}\n{"text": "a"}\n', 3, "E-DATA", 'first.jsonl:1: "text" is no text but 5'),
-        ("empty.jsonl", b"", 3, "E-DATA", "(0 read, 0 empty)"),
-        ("nulls.jsonl", b'{"text": null}\n{"text": ""}\n', 3, "E-DATA", "(2 read, 2 empty)"),
-        (
-            "fields.csv",
-            b"title,body\nOne,two\n",
-            2,
-            "E-FIELD",
-            "has 2 text fields (title, body). Choose one with --field",
-        ),
-        ("quote.csv", b'text\n"never closed\n', 3, "E-DATA", "quote.csv:2 is not valid CSV"),
-        ("header.csv", b"text\n", 3, "E-DATA", "(0 read, 0 empty)"),
-        ("garbage.parquet", b"PAR1 nope PAR1", 3, "E-DATA", "garbage.parquet is not valid Parquet"),
-        ("empty.parquet", b"", 3, "E-DATA", "empty.parquet is not valid Parquet"),
-    ],
+def texts(name: str, content: bytes, error: str, says: str, code: int = 3) -> Fault:
+    return Fault(name, file(name, content), error, says, code)
+
+
+@each(
+    texts("empty.txt", b"", "E-DATA", "(0 read, 0 empty)"),
+    texts("blank.txt", b"\n  \n\t\n", "E-DATA", "(3 read, 3 empty)"),
+    texts("latin-1.txt", "good\nalso good\nna\xefve\n".encode("latin-1"), "E-ENCODING", "(line 3, byte 17)"),
+    texts("texts.docx", b"PK", "E-FORMAT", '".docx" is no format of texts. Valid: .txt, .jsonl', code=2),
+    texts("broken.jsonl", b'{"text": "a"}\n\n{"text": \n', "E-DATA", "broken.jsonl:3 is not valid JSON"),
+    texts("list.jsonl", b'{"text": "a"}\n["b"]\n', "E-DATA", "list.jsonl:2 is not a JSON object"),
+    texts("number.jsonl", b'{"text": "a"}\n{"text": 5}\n', "E-DATA", 'number.jsonl:2: "text" is no text but 5'),
+    texts("first.jsonl", b'{"text": 5}\n{"text": "a"}\n', "E-DATA", 'first.jsonl:1: "text" is no text but 5'),
+    texts("empty.jsonl", b"", "E-DATA", "(0 read, 0 empty)"),
+    texts("nulls.jsonl", b'{"text": null}\n{"text": ""}\n', "E-DATA", "(2 read, 2 empty)"),
+    texts("fields.csv", b"title,body\nOne,two\n", "E-FIELD", "has 2 text fields (title, body). Choose one", code=2),
+    texts("quote.csv", b'text\n"never closed\n', "E-DATA", "quote.csv:2 is not valid CSV"),
+    texts("header.csv", b"text\n", "E-DATA", "(0 read, 0 empty)"),
+    texts("garbage.parquet", b"PAR1 nope PAR1", "E-DATA", "garbage.parquet is not valid Parquet"),
+    texts("empty.parquet", b"", "E-DATA", "empty.parquet is not valid Parquet"),
 )
-def test_a_wrong_text_file_is_refused(
-    name: str, content: bytes, code: int, error: str, says: str, refused: Refused, tmp_path: Path
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    refused(code, error, says, BERT, "--text", tmp_path / name)
+def test_a_wrong_text_file_is_refused(fault: Fault, refused: Refused, tmp_path: Path) -> None:
+    fault.breaks(tmp_path)
+    refused(fault.code, fault.error, fault.says, BERT, *A_FEW, "--text", tmp_path / fault.name)
 
 
 @pytest.mark.parametrize("name", ["nope.txt", "nope.csv", "nope.parquet", "nope"])
@@ -559,15 +552,15 @@ def test_a_folder_is_no_text_file(name: str, refused: Refused, tmp_path: Path) -
 
 
 def test_a_field_that_is_not_there_is_refused(refused: Refused, tmp_path: Path) -> None:
-    texts = tmp_path / "texts.csv"
-    texts.write_text("title,review\nOne,two\n")
-    refused(2, "E-FIELD", 'has no field "reviews". Did you mean review', BERT, "--text", texts, "--field", "reviews")
+    path = tmp_path / "texts.csv"
+    path.write_text("title,review\nOne,two\n")
+    refused(2, "E-FIELD", 'has no field "reviews". Did you mean review', BERT, "--text", path, "--field", "reviews")
 
 
 def test_a_field_of_nulls_at_first_is_still_the_texts(run: Run, tmp_path: Path) -> None:
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text('{"id": "a1", "text": null}\n{"id": "a2", "text": "a good film"}\n')
-    result = run("scan", BERT, "--text", texts, "--metrics", "rcos", "--format", "json")
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"id": "a1", "text": null}\n{"id": "a2", "text": "a good film"}\n')
+    result = run("scan", BERT, "--text", path, "--metrics", "rcos", "--format", "json")
     assert [json.loads(result.out)["tables"]["inputs"]["sequence"], result.code] == [[0], 0]
 
 
@@ -577,8 +570,8 @@ def test_standard_input_must_be_text(refused: Refused, monkeypatch: pytest.Monke
 
 
 def test_an_image_model_takes_no_texts(refused: Refused) -> None:
-    texts = SAMPLES / "texts" / "short.txt"
-    refused(2, "E-MODALITY", "ViTModel takes images, not texts", SAMPLES / "tiny-vit", "--text", texts)
+    path = SAMPLES / "texts" / "short.txt"
+    refused(2, "E-MODALITY", "ViTModel takes images, not texts", SAMPLES / "tiny-vit", "--text", path)
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------
@@ -668,6 +661,7 @@ def column(table: str, name: str, values: object = None) -> Callable[[dict[str, 
         (column("pairs", "site_a"), "is damaged"),
         (column("pairs", "js", "x"), "is damaged"),
     ],
+    ids=["schema", "version", "tables", "provenance", "notes", "no site", "no site_a", "js is no number"],
 )
 def test_a_damaged_report_is_refused(
     breaks: Callable[[dict[str, Any]], object], says: str, run: Run, saved: Path, tmp_path: Path
@@ -679,7 +673,11 @@ def test_a_damaged_report_is_refused(
     assert_told(run("matrix", damaged), 3, "E-REPORT", says)
 
 
-@pytest.mark.parametrize("content", [b"", b"nope", b"[]", b"\xff", b"[" * 200_000])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nope", b"[]", b"\xff", b"[" * 200_000],
+    ids=["empty", "no JSON", "list", "no UTF-8", "nested deeply"],
+)
 def test_a_file_that_is_no_report_is_refused(content: bytes, run: Run, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(content)
     assert_told(run("matrix", tmp_path / "report.json"), 3, "E-REPORT", "is no")
