@@ -1,6 +1,5 @@
 """A checkpoint becomes a model in eval mode, with everything suspicious about it refused or noted."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,9 +14,6 @@ from headprobe.load.hub import Source, find
 from headprobe.load.missing import check_report
 from headprobe.load.preflight import Preflight, preflight
 from headprobe.settings import LoadOptions
-
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # no conversion bot behind the user's back
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 # What transformers raises for configs and weights that it can't make sense of; each becomes one line.

@@ -1,7 +1,7 @@
 """A hub name becomes a folder in the cache, with the commit it came from."""
 
-import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,6 @@ def local_path(name: str) -> Path | None:
 
 
 def _from_hub(name: str, options: LoadOptions) -> Source:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants, errors
 
     if constants.is_offline_mode():
@@ -66,18 +65,21 @@ def _from_hub(name: str, options: LoadOptions) -> Source:
 def _download(name: str, options: LoadOptions) -> Source:
     """Everything a scan needs of a hub model, at one commit."""
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     info = HfApi(token=options.token).model_info(name, revision=options.revision, timeout=TIMEOUT)
     wanted = _wanted(name, [file.rfilename for file in info.siblings or []], options)
     folder = snapshot_download(
         name,
-        revision=info.sha,
+        revision=options.revision,  # by its name, so that the cache knows it by that name
         cache_dir=options.cache_dir,
         token=options.token,
         allow_patterns=wanted,
         etag_timeout=TIMEOUT,
     )
-    return Source(Path(folder), name, info.sha)
+    return Source(Path(folder), name, Path(folder).name)
 
 
 def _from_cache(name: str, options: LoadOptions, reason: str) -> Source:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -448,15 +449,26 @@ def test_a_token_without_an_embedding_is_refused(refused: Refused, copy_of: Copy
     refused(3, "E-VOCAB", "gives id 4096, the embedding has 4096 rows", folder, "--text", path)
 
 
-@pytest.mark.parametrize("name", ["Mamba", "FNet"])
-def test_a_model_without_attention_is_refused(name: str, refused: Refused, copy_of: CopyOf) -> None:
+def random_model(name: str, folder: Path) -> None:
+    """Put a small model of another architecture in a checkpoint's folder."""
     import transformers
 
-    folder = copy_of("tiny-bert")
     sizes = {"vocab_size": 4096, "hidden_size": 32, "num_hidden_layers": 2}
     model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes))
     model.save_pretrained(folder)
-    refused(3, "E-NOATTN", f"{name}Model has no attention", folder, *A_FEW)
+
+
+def test_a_model_without_attention_is_refused(refused: Refused, copy_of: CopyOf) -> None:
+    folder = copy_of("tiny-bert")
+    random_model("FNet", folder)
+    refused(3, "E-NOATTN", "FNetModel has no attention", folder, *A_FEW)
+
+
+def test_what_a_library_has_to_say_adds_no_line(copy_of: CopyOf) -> None:
+    """transformers advises Mamba's users to install more packages."""
+    folder = copy_of("tiny-bert")
+    random_model("Mamba", folder)
+    assert_told(process("scan", folder, *A_FEW), 3, "E-NOATTN", "MambaModel has no attention")
 
 
 # --- options ----------------------------------------------------------------------------------------------------
@@ -586,8 +598,9 @@ def test_a_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
     assert "hf_secretword" not in result.err
 
 
-def test_offline_mode_is_told(tmp_path: Path) -> None:
-    result = process("scan", "no-such-org/no-such-model", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+def test_offline_mode_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # HF_HUB_OFFLINE=1, which is read on import
+    result = run("scan", "no-such-org/no-such-model", "--cache-dir", tmp_path)
     assert_told(result, 4, "E-OFFLINE", "offline mode is on (HF_HUB_OFFLINE)", "hf download no-such-org/no-such-model")
 
 
