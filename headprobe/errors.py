@@ -49,13 +49,16 @@ class RefusedError(HeadprobeError):
     exit_code = 5
 
 
+MOST_WORDS = 60  # a longer list helps nobody
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """A hint that names the nearest valid words, or all of them where none is near."""
     words = sorted(set(valid))
     close = get_close_matches(word, words, n=3, cutoff=0.5)
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    return f"Valid: {', '.join(words)}."
+    return f"Valid: {', '.join(words)}." if len(words) <= MOST_WORDS else ""
 
 
 def printable(text: str) -> str:

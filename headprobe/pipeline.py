@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from headprobe.assemble import assemble
-from headprobe.capture import observing
+from headprobe.capture import Observer, observing
 from headprobe.collect import Collector
 from headprobe.engine.local import Workers
 from headprobe.errors import EnvironmentFailure, InputError, UsageError
-from headprobe.load.checkpoint import Checkpoint, load_checkpoint
+from headprobe.load.checkpoint import LOADING_FAULTS, Checkpoint, first_line, load_checkpoint, quiet
 from headprobe.load.collate import Batch, Encoded, Input, batches, encode, load_tokenizer
 from headprobe.load.corpus import Corpus, corpus, from_texts
 from headprobe.load.hashing import file_hashes
@@ -188,29 +188,37 @@ def _run(model: nn.Module, feed: Feed, collector: Collector, options: ScanOption
     """Every batch once through the model, with the collector watching."""
     tile_bytes = parse_size(options.max_memory) // 8  # a tile and what the metrics make of it
     total, done = len(feed.sequences), 0
-    try:
-        with (
-            torch.inference_mode(),
-            observing(model, collector.receive, tile_bytes=tile_bytes, allow_invalid=options.allow_invalid) as observer,
-        ):
-            for batch in feed.batches:
-                collector.begin(batch)
-                model(**batch.inputs)
-                collector.end(observer.sites)
-                done += 0 if batch.numbers is None else len(batch.numbers)
-                if watch is not None:
-                    watch(done, total)
-    except (torch.OutOfMemoryError, MemoryError) as fault:
-        raise _out_of_memory(fault) from fault
-    except RuntimeError as fault:
-        if "can't allocate memory" in str(fault):
-            raise _out_of_memory(fault) from fault
-        raise
+    with (
+        quiet(),
+        torch.inference_mode(),
+        observing(model, collector.receive, tile_bytes=tile_bytes, allow_invalid=options.allow_invalid) as observer,
+    ):
+        for batch in feed.batches:
+            collector.begin(batch)
+            _forward(model, batch, observer)
+            collector.end(observer.sites)
+            done += 0 if batch.numbers is None else len(batch.numbers)
+            if watch is not None:
+                watch(done, total)
     if not collector.queries:
         raise InputError("E-DATA", "nothing was measured: no batches")
 
 
-def _out_of_memory(fault: BaseException) -> EnvironmentFailure:
+def _forward(model: nn.Module, batch: Batch, observer: Observer) -> None:
+    """One forward pass. What goes wrong in the model's own code is told as such, what does in ours is a bug."""
+    try:
+        model(**batch.inputs)
+    except (torch.OutOfMemoryError, MemoryError) as fault:
+        raise _out_of_memory() from fault
+    except LOADING_FAULTS as fault:
+        if "can't allocate memory" in str(fault):
+            raise _out_of_memory() from fault
+        if observer.receiving:
+            raise
+        raise InputError("E-FORWARD", f"{type(model).__name__} fails on its inputs: {first_line(fault)}") from fault
+
+
+def _out_of_memory() -> EnvironmentFailure:
     return EnvironmentFailure(
         "E-MEMORY", "memory ran out during the scan", "Lower --batch-size, --max-length or --max-memory."
     )

@@ -9,7 +9,17 @@ from torch import nn
 
 from headprobe.capture import observing
 from headprobe.errors import InputError
-from headprobe.load.checkpoint import DTYPES, Checkpoint, first_line, modality, open_config, quiet, told, without_pooler
+from headprobe.load.checkpoint import (
+    DTYPES,
+    LOADING_FAULTS,
+    Checkpoint,
+    first_line,
+    modality,
+    open_config,
+    quiet,
+    told,
+    without_pooler,
+)
 from headprobe.load.collate import MOST_SEQUENCES, TOKENS_A_BATCH, model_limit
 from headprobe.load.images import COUNT
 from headprobe.settings import LoadOptions, ScanOptions, parse_size
@@ -63,13 +73,14 @@ def plan(name: str, **given: Any) -> Plan:
     length = min(options.max_length, model_limit(checkpoint))
     try:
         sites = _sites(model, config, length)
-    except (RuntimeError, NotImplementedError) as fault:  # code that looks at values
+    except LOADING_FAULTS as fault:  # code that looks at values
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if parameters > LARGEST_ON_CPU:
             raise InputError(
                 "E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}"
             ) from fault
-        sites = _sites(_skeleton(config, options, "cpu"), config, length)
+        with told("E-FORWARD", f"{type(model).__name__} fails on its inputs"):
+            sites = _sites(_skeleton(config, options, "cpu"), config, length)
     return _plan(checkpoint, sites, options, length)
 
 

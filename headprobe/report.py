@@ -13,7 +13,17 @@ from headprobe.write import read_document, write_output
 
 SCHEMA = "headprobe.report"
 SCHEMA_VERSION = "1.0"
-TABLES = ("heads", "layers", "pairs", "sequences", "baselines", "inputs")
+SITE = ("site", "path", "kind", "layer")
+NAMES: dict[str, tuple[str, ...]] = {  # the columns that name a row of each table
+    "heads": (*SITE, "head", "kv_group"),
+    "layers": (*SITE, "heads"),
+    "pairs": ("site_a", "layer_a", "head_a", "site_b", "layer_b", "head_b", "same_kv_group"),
+    "sequences": ("sequence", "site", "head"),
+    "baselines": SITE,
+    "inputs": ("sequence",),
+}
+TABLES = tuple(NAMES)
+WORDS = ("path", "kind", "sha256")
 
 
 @dataclass(frozen=True)
@@ -139,10 +149,11 @@ class Report:
             )
         try:
             known = {name: document["provenance"].get(name) for name in Provenance.__dataclass_fields__}
-            tables = {name: _table(document["tables"][name]) for name in TABLES}
+            tables = {name: _table(name, document["tables"][name]) for name in TABLES}
+            notes = tuple(str(note) for note in document["notes"])
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
             raise InputError("E-REPORT", f"{where} is damaged: {fault!r}") from fault
-        return cls(provenance=Provenance(**known), notes=tuple(document.get("notes", ())), **tables)
+        return cls(provenance=Provenance(**known), notes=notes, **tables)
 
 
 def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -153,8 +164,13 @@ def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
     }
 
 
-def _table(columns: dict[str, list[Any]]) -> pd.DataFrame:
+def _table(kind: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """A table from its columns; raises `ValueError` if it lacks what names a row, or has words for numbers."""
     table = pd.DataFrame(columns)
+    absent = [name for name in NAMES[kind] if name not in table]
+    words = [name for name in table if name not in WORDS and any(isinstance(v, str) for v in table[name])]
+    if absent or words:
+        raise ValueError(f"{kind} has {'no ' + absent[0] if absent else f'words in {words[0]}'}")
     unknown = [name for name, values in columns.items() if values and all(value is None for value in values)]
     table[unknown] = table[unknown].astype("float64")
     for name in ("nearest_layer", "nearest_head"):

@@ -14,6 +14,7 @@ from headprobe.errors import UsageError, nearest
 Pairs = Literal["none", "layer", "model"]
 Special = Literal["keep", "drop-queries", "drop-keys"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "float64"]
+MOST_LAYERS = 10_000
 SITE_KINDS = ("encoder", "decoder", "cross")
 NEVER_FROM_FILE = ("token", "trust_remote_code", "allow_pickle")  # a file found by search must not lower the guard
 
@@ -121,6 +122,8 @@ def parse_layers(text: str) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
             raise UsageError("E-LAYERS", f'"{text}" names no layers', "Give them like 0-3,7.")
+        if last > MOST_LAYERS:
+            raise UsageError("E-LAYERS", f"no model has a layer {last}", "Give them like 0-3,7.")
         layers.update(range(first, last + 1))
     return sorted(layers)
 
@@ -151,7 +154,8 @@ def _table(path: Path) -> dict[str, Any] | None:
         raise UsageError("E-CONFIGFILE", f"{path} is not valid TOML: {fault}") from fault
     if path.name == "headprobe.toml":
         return values
-    table = values.get("tool", {}).get("headprobe")
+    tools = values.get("tool")
+    table = tools.get("headprobe") if isinstance(tools, dict) else None
     return table if isinstance(table, dict) else None
 
 

@@ -56,6 +56,7 @@ class Observer:
         self.tile_bytes = tile_bytes
         self.allow_invalid = allow_invalid
         self.sites: list[Site] = []
+        self.receiving = False
         self.tap = SoftmaxTap(self)
         self._known: dict[tuple[str, int], Site] = {}
         self._layers = Layers()
@@ -255,7 +256,9 @@ class Observer:
             tile = self._tile(site, probs, structure, start, queries)
             if self._passes == 0 and not probs.is_meta and not self.allow_invalid:
                 validate(tile, probs.dtype)
+            self.receiving = True  # and stays so if that fails
             self.receive(tile)
+            self.receiving = False
 
     def _tile(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> AttentionTile:
         probs = probs if probs.dtype == torch.float64 else probs.float()

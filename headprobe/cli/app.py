@@ -13,6 +13,8 @@ from headprobe.cli.options import DEFAULTS, OPTIONS, OUTPUT
 from headprobe.cli.scan import scan
 from headprobe.settings import discover
 
+LISTS = {"text", "metrics", "output"}  # of which a file may also name just one
+
 app = typer.Typer(
     name="headprobe",
     help="What the attention heads of a checkpoint do, and which of them repeat each other.",
@@ -59,5 +61,7 @@ def _program(
     known = {name for name in {**OPTIONS, **OUTPUT} if name in DEFAULTS or name in OUTPUT}
     values, _ = discover(Path.cwd(), known)
     values = {name.replace("-", "_"): value for name, value in values.items()}
+    for name in LISTS & set(values):
+        values[name] = values[name] if isinstance(values[name], list) else [values[name]]
     commands = ("scan", "matrix", "inspect")
     context.default_map = dict.fromkeys(commands, values)

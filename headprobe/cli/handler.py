@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 from types import FrameType
 
 import typer
@@ -18,6 +19,9 @@ BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 70, 130, 143, 141
 def main() -> None:
     """Run the program and leave with its exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown as an escape
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     sys.exit(run())
@@ -25,11 +29,12 @@ def main() -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the program on `arguments` (those of the process by default); the exit code."""
-    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
     try:
         from headprobe.cli.app import app
 
-        code = app(arguments, prog_name="headprobe", standalone_mode=False)
+        code = app([word for word in given if word != "--debug"], prog_name="headprobe", standalone_mode=False)
         sys.stdout.flush()
     except HeadprobeError as fault:
         return _told(str(fault), fault.exit_code, debug)
@@ -38,15 +43,23 @@ def run(arguments: list[str] | None = None) -> int:
         return _told(printable(f"error[E-USAGE]: {message.rstrip('.')}. See headprobe --help."), 2, debug)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        _silence(sys.stdout)
-        return BROKEN_PIPE
+    except (BrokenPipeError, SystemExit) as stop:
+        return _stopped(stop)
     except OSError as fault:
         _silence(sys.stdout)
         failure = EnvironmentFailure("E-IO", f"input or output failed: {fault.strerror or fault}")
         return _told(str(failure), failure.exit_code, debug)
     except Exception as fault:  # the one broad handler: whatever gets here is a bug
         return _bug(fault, debug)
+    return code if isinstance(code, int) else 0
+
+
+def _stopped(stop: BaseException) -> int:
+    """A reader that went away, as Python tells it or as the libraries do: by leaving with code 1."""
+    if isinstance(stop, BrokenPipeError) or isinstance(stop.__context__, BrokenPipeError):
+        _silence(sys.stdout)
+        return BROKEN_PIPE
+    code = stop.code if isinstance(stop, SystemExit) else 1
     return code if isinstance(code, int) else 0
 
 

@@ -51,7 +51,7 @@ def matrix(
     for path in options["output"]:
         _write(Path(path), found, options)
     if options["format"] == "table":
-        from headprobe.view.document import matrix_document
+        from headprobe.view.report import matrix_document
         from headprobe.view.terminal import console, show
 
         show(matrix_document(report, found, metric), console())

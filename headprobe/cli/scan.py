@@ -33,7 +33,7 @@ def scan(model: ModelArgument, **options: Any) -> None:
 
 def show_report(report: Any, options: dict[str, Any]) -> None:
     """A report on standard output in the chosen format."""
-    from headprobe.view.document import scan_document
+    from headprobe.view.report import scan_document
     from headprobe.view.terminal import console, show
     from headprobe.write import csv_bytes, json_bytes
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.cli.options import scan_options
-from headprobe.errors import UsageError, nearest
+from headprobe.errors import UsageError, nearest, printable
+from headprobe.metrics import installed
 from headprobe.settings import ScanOptions
 
 TOP_ON_A_TERMINAL = 20
+HEAD_NAMES = ("site", "path", "kind", "layer", "head", "kv_group", "sequences", "queries")
 
 
 def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("table", "json", "csv")) -> None:
@@ -25,6 +27,10 @@ def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("t
     if options["top"] is not None and options["top"] < 0:
         raise UsageError("E-OPTION", f"--top {options['top']} is too small", "Give 1 or more, or 0 for all.")
     for path in options["output"]:
+        if path in ("", "-"):
+            raise UsageError(
+                "E-OUTPUT", f'-o "{path}" is no path', "For standard output there is --format json or csv."
+            )
         check_output(Path(path))
 
 
@@ -35,10 +41,18 @@ def first_look(model: str, options: dict[str, Any]) -> None:
     from headprobe.metrics import select
 
     chosen = ScanOptions.of(**scan_options(options))
-    select(chosen.metrics)
+    _, columns = select(chosen.metrics)
+    _check_sort(options.get("sort"), columns)
     path = local_path(model)
     if path is not None:
         preflight(path, allow_pickle=chosen.allow_pickle)
+
+
+def _check_sort(sort: str | None, columns: frozenset[str]) -> None:
+    known = {*HEAD_NAMES, *(c.name for m in installed().values() for c in m.columns if c.level == "head")}
+    known = {name for name in known if name in columns or name in HEAD_NAMES}
+    if sort is not None and sort not in known:
+        raise UsageError("E-SORT", f'no column "{sort}" to sort by', nearest(sort, known))
 
 
 def top(options: dict[str, Any]) -> int | None:
@@ -51,7 +65,7 @@ def top(options: dict[str, Any]) -> int | None:
 def say(text: str, options: dict[str, Any]) -> None:
     """A message for the person at the terminal."""
     if not options["quiet"]:
-        print(f"headprobe: {text}", file=sys.stderr)
+        print(printable(f"headprobe: {text}"), file=sys.stderr)
 
 
 @contextmanager
@@ -71,8 +85,6 @@ def progress(options: dict[str, Any], model: str) -> Iterator[Callable[[int, int
 def _bar(model: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from headprobe.errors import printable
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

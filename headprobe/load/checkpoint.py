@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 
 from headprobe.errors import EnvironmentFailure, HeadprobeError, InputError, RefusedError, nearest
@@ -17,8 +20,9 @@ from headprobe.settings import LoadOptions
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 # What transformers raises for configs and weights that it can't make sense of; each becomes one line.
-LOADING_FAULTS = (
+LOADING_FAULTS: tuple[type[Exception], ...] = (
     OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, AssertionError, ArithmeticError,
+    EOFError, StrictDataclassError,
 )  # fmt: skip
 
 
@@ -63,7 +67,8 @@ def load_checkpoint(name: str, options: LoadOptions) -> Checkpoint:
         notes.append(
             f'the checkpoint ships its own code, which was not run: the built-in "{config.model_type}" is used'
         )
-    with quiet(), told("E-LOAD", f"{source.folder} can't be loaded"):
+    what = looked.weights[0] if len(looked.weights) == 1 else source.folder
+    with quiet(), told("E-LOAD", f"{what} can't be loaded"):
         model, report = _load(source.folder, config, options)
     check_report(model, report, looked, source.folder)
     _check_finite(model)
@@ -96,10 +101,32 @@ def open_config(name: str, options: LoadOptions) -> tuple[Source, Preflight, Any
             f'model type "{model_type}" is unknown to the installed transformers',
             nearest(model_type, CONFIG_MAPPING.keys()),
         )
+    _check_quantization(looked.config, source.folder)
+    _check_activations(looked.config, source.folder)
     with quiet(), told("E-CONFIG", f"{source.folder / 'config.json'} describes no valid model"):
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=options.trust_remote_code)
         config._attn_implementation = "eager"
     return source, looked, config
+
+
+def _check_quantization(config: dict[str, Any], folder: Path) -> None:
+    """An unknown method would be ignored, and the weights taken for what they are not."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    quantization = config.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    if quantization is not None and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        raise InputError("E-QUANT", f"{folder / 'config.json'} has unknown quantization {method!r}")
+
+
+def _check_activations(config: dict[str, Any], folder: Path) -> None:
+    from transformers.activations import ACT2FN
+
+    where = folder / "config.json"
+    for name in ("hidden_act", "hidden_activation", "activation_function"):
+        activation = config.get(name)
+        if isinstance(activation, str) and activation not in ACT2FN:
+            raise InputError("E-CONFIG", f'{where}: unknown {name} "{activation}"', nearest(activation, ACT2FN))
 
 
 def without_pooler(config: Any) -> dict[str, bool]:
@@ -137,8 +164,8 @@ def _device(wanted: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as fault:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as fault:
         raise EnvironmentFailure(
             "E-DEVICE", f"no device {wanted} in this PyTorch ({torch.__version__})", "Use --device cpu."
         ) from fault
@@ -158,6 +185,10 @@ def told(code: str, problem: str) -> Iterator[None]:
         yield
     except HeadprobeError:
         raise
+    except SafetensorError as fault:
+        raise InputError("E-SAFETENSORS", f"{problem}: {first_line(fault)[:120]}", "Download it again.") from fault
+    except UnpicklingError as fault:
+        raise RefusedError("E-PICKLE", f"{problem}: it is no plain weights file and may want to run code") from fault
     except ImportError as fault:
         raise EnvironmentFailure("E-PACKAGE", f"{problem}: a package is missing ({first_line(fault)})") from fault
     except LOADING_FAULTS as fault:

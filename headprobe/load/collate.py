@@ -71,7 +71,7 @@ def encode(texts: Corpus, checkpoint: Checkpoint, tokenizer: Any, max_length: in
 
     Raises `InputError` where a token has no embedding or no text gives any token.
     """
-    longest = min(max_length, model_limit(checkpoint), tokenizer.model_max_length)
+    longest = min(max_length, model_limit(checkpoint), _tokenizer_limit(tokenizer, checkpoint.source.folder))
     sequences = []
     unknown = total = 0
     with quiet():
@@ -110,6 +110,13 @@ def model_limit(checkpoint: Checkpoint) -> int:
     config = checkpoint.config
     limit = getattr(config, "max_position_embeddings", None)
     return limit - _position_offset(checkpoint.model) if isinstance(limit, int) and limit > 0 else 10**9
+
+
+def _tokenizer_limit(tokenizer: Any, folder: Path) -> int:
+    limit = tokenizer.model_max_length
+    if not isinstance(limit, int | float) or limit < 2:
+        raise InputError("E-TOKENIZER", f"tokenizer_config.json in {folder} has model_max_length {limit!r}")
+    return int(min(limit, 10**9))
 
 
 def _position_offset(model: nn.Module) -> int:

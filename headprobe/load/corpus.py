@@ -68,9 +68,12 @@ def _built_in() -> Iterator[str]:
 
 def _read(name: str, field: str | None) -> list[str]:
     if name == "-":
-        return _decode(sys.stdin.buffer.read(), "standard input").splitlines()
+        return _lines(_decode(sys.stdin.buffer.read(), "standard input"))
     path = Path(name)
-    if path.suffix not in FORMATS:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        raise InputError("E-DATA", f"{path} is a folder", "Give the files in it.")
+    if suffix not in FORMATS:
         if not path.exists():
             raise InputError("E-DATA", f"no text file at {path}")
         raise UsageError(
@@ -78,12 +81,12 @@ def _read(name: str, field: str | None) -> list[str]:
             f'{path}: "{path.suffix}" is no format of texts',
             f"Valid: {', '.join(FORMATS)}, or - for standard input.",
         )
-    if path.suffix == ".parquet":
+    if suffix == ".parquet":
         return _parquet(path, field)
     content = _decode(_bytes(path), str(path))
-    if path.suffix == ".txt":
-        return content.splitlines()
-    rows = _jsonl(content, path) if path.suffix == ".jsonl" else _csv(content, path)
+    if suffix == ".txt":
+        return _lines(content)
+    rows = _jsonl(content, path) if suffix == ".jsonl" else _csv(content, path)
     return _column(rows, field, path)
 
 
@@ -92,10 +95,14 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as fault:
         raise InputError("E-DATA", f"no text file at {path}") from fault
-    except IsADirectoryError as fault:
-        raise InputError("E-DATA", f"{path} is a folder", "Give the files in it.") from fault
     except OSError as fault:
         raise InputError("E-DATA", f"{path} can't be read: {fault.strerror}") from fault
+
+
+def _lines(content: str) -> list[str]:
+    """Lines as files have them: a form feed or a Unicode separator inside a text doesn't end it."""
+    lines = content.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _decode(content: bytes, where: str) -> str:
@@ -130,7 +137,7 @@ def _csv(content: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for row in reader:
             yield reader.line_num, row
     except csv.Error as fault:
-        raise InputError("E-DATA", f"{path}:{reader.line_num} is not valid CSV: {fault}") from fault
+        raise InputError("E-DATA", f"{path}:{reader.line_num + 1} is not valid CSV: {fault}") from fault
 
 
 def _parquet(path: Path, field: str | None) -> list[str]:
@@ -171,7 +178,7 @@ def _field(row: dict[str, Any], field: str | None, path: Path) -> str:
             raise UsageError("E-FIELD", f'{path} has no field "{field}"', nearest(field, names))
         return field
     strings = [name for name in names if isinstance(row[name], str)]
-    known = [name for name in FIELDS if name in strings]
+    known = [name for name in FIELDS if name in names]
     if known or len(strings) == 1:
         return (known or strings)[0]
     raise UsageError(

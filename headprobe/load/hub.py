@@ -65,7 +65,7 @@ def _from_hub(name: str, options: LoadOptions) -> Source:
 def _download(name: str, options: LoadOptions) -> Source:
     """Everything a scan needs of a hub model, at one commit."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headprobe.errors import InputError
 from headprobe.load.collate import Batch, Encoded, Input
+from headprobe.load.preflight import read_json
 
 BUILT_IN = "patterns-1"
 COUNT = 32
@@ -40,9 +42,19 @@ def _size(config: Any) -> tuple[int, int]:
 
 def _normalisation(folder: Path, channels: int) -> tuple[Tensor, Tensor]:
     path = folder / "preprocessor_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    mean, std = settings.get("image_mean") or [0.5], settings.get("image_std") or [0.5]
-    return tuple(torch.tensor((value * channels)[:channels])[:, None, None] for value in (mean, std))  # type: ignore[return-value]  # two by construction
+    settings = read_json(path, "E-PROCESSOR") if path.is_file() else {}
+    if not isinstance(settings, dict):
+        raise InputError("E-PROCESSOR", f"{path} is not a JSON object")
+    return _per_channel(settings, "image_mean", path, channels), _per_channel(settings, "image_std", path, channels)
+
+
+def _per_channel(settings: dict[str, Any], name: str, path: Path, channels: int) -> Tensor:
+    """[channel, 1, 1], from one number or one a channel; 0.5 where the settings have none."""
+    given = settings.get(name)
+    values = [0.5] if given is None else given if isinstance(given, list) else [given]
+    if not all(isinstance(value, int | float) for value in values) or len(values) not in (1, channels):
+        raise InputError("E-PROCESSOR", f"{path}: {name} is {json.dumps(given)}, not {channels} numbers")
+    return torch.tensor([float(value) for value in values]).expand(channels)[:, None, None]
 
 
 def _pattern(index: int, channels: int, height: int, width: int) -> Tensor:

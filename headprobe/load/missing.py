@@ -1,6 +1,6 @@
 """The loader's report: a weight that the checkpoint lacks would be random numbers, and is an error here."""
 
-import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,6 @@ from torch import nn
 
 from headprobe.errors import InputError
 from headprobe.load.preflight import Preflight
-
-NUMBERED = re.compile(r"^(.*?\.)?(\w+)\.(\d+)\.")
 
 
 def check_report(model: nn.Module, report: dict[str, Any], looked: Preflight, folder: Path) -> None:
@@ -37,25 +35,24 @@ def check_report(model: nn.Module, report: dict[str, Any], looked: Preflight, fo
 def _missing(missing: list[str], unexpected: list[str], total: int, looked: Preflight, folder: Path) -> InputError:
     hint = "Their values would be random, so nothing was measured."
     firsts = {name.split(".", 1)[0] for name in looked.tensors}
+    alike = get_close_matches(missing[0], unexpected, n=1, cutoff=0.7)
     if len(missing) == total and len(firsts) == 1:
         hint = f'The file\'s names all start with "{firsts.pop()}.".'
-    elif unexpected:
-        hint = f"The file has {unexpected[0]} instead. {hint}"
+    elif alike:
+        hint = f"The file has {alike[0]} instead. {hint}"
     shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     return InputError("E-MISSING", f"{len(missing)} of {total} weights are not in {folder}: {shown}", hint)
 
 
 def _check_left_over_layers(model: nn.Module, unexpected: list[str], folder: Path) -> None:
     """A numbered layer that the checkpoint has and the model lacks would silently go unmeasured."""
-    stacks = {
-        path.rsplit(".", 1)[-1]: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)
-    }
+    stacks = {path: len(module) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     for name in unexpected:
-        match = NUMBERED.match(name)
-        stack = stacks.get(match[2]) if match else None
-        if match and stack is not None and int(match[3]) >= len(stack):
-            raise InputError(
-                "E-LAYERS",
-                f"{folder} holds {name}, but config.json says {len(stack)} layers",
-                "Correct num_hidden_layers.",
-            )
+        parts = name.split(".")
+        for i, part in enumerate(parts):
+            owners = [path for path in stacks if f".{'.'.join(parts[:i])}".endswith(f".{path}")]
+            if part.isdigit() and owners and int(part) >= stacks[max(owners, key=len)]:
+                layers = stacks[max(owners, key=len)]
+                raise InputError(
+                    "E-LAYERS", f"{folder} holds {name}, but config.json says {layers} layers", "Correct config.json."
+                )

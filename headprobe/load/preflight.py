@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import EnvironmentFailure, InputError, RefusedError, UsageError
+from headprobe.settings import MOST_LAYERS
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-MOST_LAYERS = 10_000  # a config that asks for more would build modules for minutes
 FOREIGN = {  # other formats, by a file that gives them away
     "*.gguf": "GGUF",
     "*.onnx": "ONNX",
@@ -59,8 +59,15 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InputError("E-CONFIG", f"{path} is not a JSON object")
     if not isinstance(config.get("model_type"), str):
         raise InputError("E-CONFIG", f'{path} has no "model_type"')
+    if config.get("transformers_weights") is not None:
+        named = json.dumps(config["transformers_weights"])
+        raise RefusedError("E-TRAVERSAL", f"{path} redirects the weights to {named}", "Remove transformers_weights.")
+    for name in ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads", "decoder_attention_heads"):
+        heads = config.get(name)
+        if isinstance(heads, int) and heads < 1:
+            raise InputError("E-CONFIG", f"{path} says {heads} attention heads ({name})")
     layers = config.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > MOST_LAYERS:
+    if isinstance(layers, int) and layers > MOST_LAYERS:  # whose modules alone would take minutes to build
         raise InputError("E-LAYERS", f"{path} asks for {layers} layers")
     return config
 
@@ -74,10 +81,12 @@ def _no_config(folder: Path) -> Exception:
         return InputError(
             "E-DIFFUSERS", f"{folder} is a diffusers pipeline", f"Give a component, e.g. {folder}/text_encoder."
         )
-    checkpoints = sorted(path.name for path in folder.glob("checkpoint-*") if path.is_dir())
+    checkpoints = [path.name for path in folder.glob("checkpoint-*") if path.is_dir()]
     if checkpoints:
         return InputError(
-            "E-PARENT", f"{folder} holds checkpoints and is none itself", f"Give {folder / checkpoints[-1]}."
+            "E-PARENT",
+            f"{folder} holds checkpoints and is none itself",
+            f"Give {folder / max(checkpoints, key=_step)}.",
         )
     foreign = _foreign(folder)
     if foreign:
@@ -85,6 +94,12 @@ def _no_config(folder: Path) -> Exception:
             "E-FORMAT", f"{folder} holds {foreign} and no config.json", "headprobe reads safetensors checkpoints."
         )
     return InputError("E-NOCONFIG", f"no config.json in {folder}", "Give the folder of a Hugging Face checkpoint.")
+
+
+def _step(name: str) -> tuple[int, str]:
+    """checkpoint-1000 comes after checkpoint-200."""
+    number = name.rsplit("-", 1)[-1]
+    return (int(number) if number.isdigit() else -1, name)
 
 
 def _foreign(folder: Path) -> str:
@@ -118,9 +133,15 @@ def _shards(folder: Path) -> list[Path]:
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise InputError("E-INDEX", f"{folder / INDEX} is malformed: no weight_map of file names")
     names = sorted(set(weight_map.values()))
+    if not names:
+        raise InputError("E-INDEX", f"{folder / INDEX} is malformed: it names no shards")
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
             raise RefusedError("E-TRAVERSAL", f"{folder / INDEX} points outside the folder ({json.dumps(name)})")
+        if not name.endswith(".safetensors"):
+            raise RefusedError(
+                "E-PICKLE", f"{folder / INDEX} points to {json.dumps(name)}, which is no safetensors file"
+            )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         have = len(names) - len(missing)
@@ -160,7 +181,20 @@ def _header(path: Path) -> dict[str, Any]:
             f"{path} is {what}: {size:,} bytes, its header describes {described:,}",
             "Download it again.",
         )
+    _check_tensors(path)
     return dict(header)
+
+
+def _check_tensors(path: Path) -> None:
+    """The library's own check of dtypes, shapes and offsets."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as fault:
+        what = str(fault).splitlines()[0].removeprefix("Error while deserializing header: ")[:120]
+        raise InputError("E-SAFETENSORS", f"the header of {path} is corrupt ({what})", "Download it again.") from fault
 
 
 def _refuse_integers(headers: list[dict[str, Any]], config: dict[str, Any]) -> None:

@@ -28,7 +28,14 @@ def console(stream: TextIO | None = None, *, width: int | None = None) -> Consol
     stream = stream or sys.stdout
     if width is None and not stream.isatty():
         width = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else UNLIMITED
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return _Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+class _Console(Console):
+    """Rich leaves the program when its reader goes away; how to leave is the command line's to say."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def show(document: Document, target: Console) -> None:

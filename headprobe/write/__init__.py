@@ -1,12 +1,13 @@
 """Files of data: a suffix says which. Every file is written whole or not at all."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pandas as pd
 
 from headprobe.errors import EnvironmentFailure, UsageError, nearest
-from headprobe.write.atomic import atomic_write
+from headprobe.write.atomic import atomic_write, make_folder
 from headprobe.write.csv import csv_bytes
 from headprobe.write.json import json_bytes, read_document
 from headprobe.write.parquet import has_parquet, parquet_bytes
@@ -23,7 +24,7 @@ def write_output(path: Path, document: dict[str, Any], tables: dict[str, pd.Data
         return [atomic_write(path, json_bytes(document))]
     if path.suffix:
         return [write_table(path, tables["heads"])]
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     written = [write_table(path / f"{name}.csv", table) for name, table in tables.items()]
     if has_parquet():
         written += [write_table(path / f"{name}.parquet", table) for name, table in tables.items()]
@@ -51,15 +52,14 @@ def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
 
 
 def _probe(folder: Path, path: Path) -> None:
-    """A folder is made where it is missing; a file's folder must be there."""
+    """Try to write, and leave nothing: a missing folder is made later, a file's must exist."""
     if path.suffix and not folder.is_dir():
         raise EnvironmentFailure(
             "E-OUTPUT", f"-o {path} can't be written: no folder {folder}", f"Run: mkdir -p {folder}"
         )
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".headprobe-probe"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=existing):
+            pass
     except OSError as fault:
         raise EnvironmentFailure("E-OUTPUT", f"-o {path} can't be written: {fault.strerror}") from fault

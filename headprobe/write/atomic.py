@@ -6,6 +6,14 @@ from pathlib import Path
 from headprobe.errors import EnvironmentFailure
 
 
+def make_folder(path: Path) -> None:
+    """A folder and those above it; raises `EnvironmentFailure` where that can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise EnvironmentFailure("E-OUTPUT", f"{path} can't be made: {fault.strerror}") from fault
+
+
 def atomic_write(path: Path, content: bytes) -> Path:
     """Put `content` at `path` in one step: a reader sees the old file or the new one, never a part.
 

@@ -344,7 +344,7 @@ def test_a_broken_image_model_is_refused(fault: Fault, refused: Refused, copy_of
     Fault(
         "header of another shape", file("model.safetensors", b"\x02" + bytes(7) + b"[]"), "E-SAFETENSORS", "is corrupt"
     ),
-    Fault("unknown dtype", header(QUERY, dtype="Q99"), "E-SAFETENSORS", QUERY),
+    Fault("unknown dtype", header(QUERY, dtype="Q99"), "E-SAFETENSORS", "unknown variant `Q99`"),
     Fault("overlapping tensors", header(QUERY, data_offsets=[0, 32768]), "E-SAFETENSORS", "is corrupt"),
     Fault("shape of another size", header(QUERY, shape=[128, 64]), "E-SAFETENSORS", "is corrupt"),
     Fault("Git LFS pointer", file("model.safetensors", LFS_POINTER), "E-LFS", "Run: git lfs pull"),

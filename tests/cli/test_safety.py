@@ -139,10 +139,8 @@ def test_an_index_does_not_smuggle_in_a_pickle(is_evil: bool, run: Run, copy_of:
 # --- weights elsewhere than they were looked for ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("target", "error"), [("../outside.safetensors", "E-TRAVERSAL"), ("pytorch_model.bin", "E-PICKLE")]
-)
-def test_a_config_does_not_name_an_index_of_its_own(target: str, error: str, run: Run, copy_of: CopyOf) -> None:
+@pytest.mark.parametrize("target", ["../outside.safetensors", "pytorch_model.bin"])
+def test_a_config_does_not_name_an_index_of_its_own(target: str, run: Run, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
     weights = load_file(folder / "model.safetensors")
     shutil.copy(folder / "model.safetensors", folder.parent / "outside.safetensors")
@@ -150,7 +148,7 @@ def test_a_config_does_not_name_an_index_of_its_own(target: str, error: str, run
     entries = {"metadata": {}, "weight_map": dict.fromkeys(weights, target)}
     (folder / "own.safetensors.index.json").write_text(json.dumps(entries))
     edit_json(folder / "config.json", transformers_weights="own.safetensors.index.json")
-    assert_told(run("scan", folder, *NUMBERS), 5, error, target)
+    assert_told(run("scan", folder, *NUMBERS), 5, "E-TRAVERSAL", "own.safetensors.index.json")
 
 
 def test_weights_that_were_not_looked_at_are_not_measured(run: Run, copy_of: CopyOf, tmp_path: Path) -> None:
@@ -258,7 +256,7 @@ def test_a_model_type_is_shown_as_text(run: Run, copy_of: CopyOf) -> None:
 @hostile
 def test_the_name_of_a_weight_is_shown_as_text(name: str, shown: str, run: Run, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
-    renamed(QUERY, f"a{name}")(folder)
+    renamed(QUERY, f"{QUERY}{name}")(folder)
     result = run("scan", folder)
     assert_told(result, 3, "E-MISSING", shown)
     assert is_plain(result.err)
