@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
+from headprobe.capture.validate import ROW_TOLERANCE
 from headprobe.collect import BASELINES, Collector
 from headprobe.errors import InputError
 from headprobe.load.collate import Input
@@ -30,7 +32,6 @@ LAYERS = (
 PAIRS = (
     "site_a", "layer_a", "head_a", "site_b", "layer_b", "head_b", "same_kv_group", "cos", "js", "kl_ab", "kl_ba", "bc",
 )  # fmt: skip
-ROW_TOLERANCE = {"float64": 1e-9, "float32": 1e-5, "float16": 1e-3, "bfloat16": 5e-3}
 
 Row = dict[str, Any]
 PairValues = dict[tuple[Site, int, Site, int], Row]
@@ -73,10 +74,11 @@ def _compute(metrics: Iterable[Metric], totals: dict[str, Any]) -> list[Values]:
 
 def _refuse_invalid(values: dict[Site, list[Values]], dtype: str) -> None:
     """M0 over the whole scan: the first batch was checked when it came."""
+    tolerance = ROW_TOLERANCE.get(getattr(torch, dtype, torch.float32), max(ROW_TOLERANCE.values()))
     for site, computed in values.items():
         heads = {name: column for part in computed for name, column in part.heads.items()}
         error, leak = float(heads["row_error"].max()), float(heads["leak"].max())
-        if not (error <= ROW_TOLERANCE[dtype] and leak <= 1e-6):  # a NaN is no number within bounds
+        if not (error <= tolerance and leak <= 1e-6):  # a NaN is no number within bounds
             raise InputError(
                 "E-INVALID",
                 f"attention of {site.path} is no distribution: rows are off one by up to {error:.3g},"

@@ -14,9 +14,10 @@ from headprobe.metrics import Metric
 from headprobe.metrics.position import special_and_distance
 from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PerSequence
-from headprobe.tile import AttentionTile, Site, pooled
+from headprobe.tile import AttentionTile, Kind, Site, pooled
 
 Totals = dict[str, Any]
+COPIES = 6  # of a block's Gram or rows that a pairwise metric holds at once, at most
 PART = 2**19  # probabilities that a worker takes at a time: its few copies of them stay in a core's cache
 
 
@@ -46,7 +47,6 @@ class Collector:
         workers: Workers,
     ) -> None:
         self.metrics = metrics
-        self.notes: list[str] = []
         self.totals: dict[Site, Totals] = defaultdict(dict)
         self.baselines: dict[Site, Totals] = defaultdict(dict)
         self.pools: list[Pool] = []
@@ -60,7 +60,7 @@ class Collector:
         self._workers = workers
         self._waiting: dict[int, list[AttentionTile]] = defaultdict(list)
         self._waiting_bytes = 0
-        self._uniform: list[tuple[Site, tuple[int, int], Tensor, Totals]] = []
+        self._uniform: list[tuple[Kind, tuple[int, int], Tensor, Totals]] = []
         self._batch = Batch({})
         self._checked = False
 
@@ -91,9 +91,12 @@ class Collector:
         if not self._checked:
             self._check_choice(sites)
             self._checked = True
+        if self._waiting and not self.pools:
+            self.pools = [Pool(group) for group in _same_support(self._waiting[0])]
         for start in sorted(self._waiting):
-            for group in _same_support(self._waiting[start]):
-                self._compare(group)
+            tiles = {tile.site: tile for tile in self._waiting[start]}
+            for pool in self.pools:
+                self._compare(pool, [tiles[site] for site in pool.sites if site in tiles])
         self._waiting.clear()
         self._uniform.clear()
         self._waiting_bytes = 0
@@ -104,14 +107,14 @@ class Collector:
         rows = (tile.start, tile.probs.shape[2])
         known = (
             seen
-            for site, other_rows, support, seen in self._uniform
-            if site.kind == tile.site.kind and rows == other_rows and torch.equal(support, tile.support)
+            for kind, other_rows, support, seen in self._uniform
+            if kind == tile.site.kind and rows == other_rows and torch.equal(support, tile.support)
         )
         seen = next(known, None)
         if seen is None:
             uniform = tile.uniform()
             seen = {metric.name: metric.observe(uniform) for metric in metrics}
-            self._uniform.append((tile.site, rows, tile.support, seen))
+            self._uniform.append((tile.site.kind, rows, tile.support, seen))
         _add(self.baselines[tile.site], seen)
 
     # --- its parts ----------------------------------------------------------------------------------------------
@@ -174,13 +177,20 @@ class Collector:
                 "Lower --batch-size or --max-length, choose --layers, or raise --max-memory.",
             )
 
-    def _compare(self, group: list[AttentionTile]) -> None:
-        sites = tuple(tile.site for tile in group)
-        pool = next((pool for pool in self.pools if pool.sites == sites), None)
-        if pool is None:
-            pool = Pool(sites)
-            self.pools.append(pool)
-        _observe([metric for metric in self.metrics if metric.pairwise], pooled(group), pool.totals)
+    def _compare(self, pool: Pool, group: list[AttentionTile]) -> None:
+        """Give the pairwise metrics a pool's heads, so many rows at a time that their Grams stay within the budget."""
+        if not group:
+            return
+        tile = pooled(group)
+        batch, heads, rows, keys = tile.probs.shape
+        fits = self._pool_bytes // (COPIES * self._workers.count * batch * heads * max(heads, keys) * 8)
+        step = max(1, min(rows, fits))
+        parts = [tile.cut(start, min(start + step, rows)) for start in range(0, rows, step)]
+        for seen in self._workers.map(self._compared, parts):
+            _add(pool.totals, seen)
+
+    def _compared(self, tile: AttentionTile) -> Totals:
+        return {metric.name: metric.observe(tile) for metric in self.metrics if metric.pairwise}
 
 
 BASELINES = ("redundancy", "entropy", "position")  # whose value for uniform attention doesn't depend on other heads
@@ -191,17 +201,16 @@ def _dropped_mass(tile: AttentionTile) -> PerSequence:
     return rows.means([(tile.once(special_and_distance)[..., 0], rows.size >= 0)])
 
 
-def _observe(metrics: list[Metric], tile: AttentionTile, totals: Totals) -> None:
-    _add(totals, {metric.name: metric.observe(tile) for metric in metrics})
-
-
 def _add(totals: Totals, seen: Totals) -> None:
     for name, total in seen.items():
         totals[name] = totals[name] + total if name in totals else total
 
 
-def _same_support(tiles: list[AttentionTile]) -> list[list[AttentionTile]]:
-    """Tiles grouped by kind and by the keys that their queries see: only those can be compared."""
+def _same_support(tiles: list[AttentionTile]) -> list[tuple[Site, ...]]:
+    """Sites grouped by kind and by the keys that their queries see: only those can be compared.
+
+    Told once, from the first batch, which holds the longest sequences: a window shows there if anywhere.
+    """
     groups: list[list[AttentionTile]] = []
     for tile in tiles:
         for group in groups:
@@ -211,4 +220,4 @@ def _same_support(tiles: list[AttentionTile]) -> list[list[AttentionTile]]:
                 break
         else:
             groups.append([tile])
-    return groups
+    return [tuple(tile.site for tile in group) for group in groups]

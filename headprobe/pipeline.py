@@ -76,7 +76,7 @@ def scan(
         )
         _run(checkpoint.model, feed, collector, chosen, watch)
         provenance = _provenance(checkpoint, feed, chosen, hashes.result())
-    notes = [*checkpoint.notes, *feed.notes, *collector.notes]
+    notes = [*checkpoint.notes, *feed.notes]
     return assemble(collector, columns, feed.sequences, provenance, notes, allow_invalid=chosen.allow_invalid)
 
 
@@ -104,14 +104,16 @@ def _checkpoint(model: str | Path | nn.Module, options: ScanOptions) -> Checkpoi
 @contextmanager
 def _ready(model: Any) -> Iterator[None]:
     """The model in eval mode with eager attention, and afterwards as it was."""
-    training, attention = model.training, model.config._attn_implementation
-    model.eval()
-    if attention != "eager":
-        model.set_attn_implementation("eager")
+    training = {module: module.training for module in model.modules()}
+    attention = model.config._attn_implementation
     try:
+        model.eval()
+        if attention != "eager":
+            model.set_attn_implementation("eager")
         yield
     finally:
-        model.train(training)
+        for module, was_training in training.items():
+            module.training = was_training
         if attention != "eager":
             model.set_attn_implementation(attention)
 
@@ -126,6 +128,7 @@ def _feed(
     if given is not None:
         if texts is not None or options.text:
             raise UsageError("E-OPTION", "batches and texts exclude each other")
+        _refuse("batches given in Python have", options, "special", "limit")
         return _given_feed(list(given))
     if checkpoint.modality == "image":
         if texts is not None or options.text:
@@ -134,9 +137,20 @@ def _feed(
                 f"{type(checkpoint.model).__name__} takes images, not texts",
                 "Leave --text out: built-in images are used.",
             )
+        _refuse("images have", options, "special")
         return _image_feed(checkpoint, options)
+    if isinstance(texts, str):
+        raise UsageError("E-OPTION", "texts is one text", "Give a list of them: texts=[...].")
     read = corpus(options) if texts is None else from_texts(list(texts), "texts given in Python", options)
     return _text_feed(checkpoint, read, tokenizer, options)
+
+
+def _refuse(what: str, options: ScanOptions, *names: str) -> None:
+    """Options that mean nothing for an input are refused, not ignored."""
+    for name in names:
+        value = getattr(options, name)
+        if value != getattr(ScanOptions, name):
+            raise UsageError("E-OPTION", f"{what} no use for --{name} {value}")
 
 
 def _given_feed(given: list[dict[str, Any]]) -> Feed:
@@ -146,7 +160,11 @@ def _given_feed(given: list[dict[str, Any]]) -> Feed:
 
 def _image_feed(checkpoint: Checkpoint, options: ScanOptions) -> Feed:
     encoded = built_in_images(checkpoint.config, checkpoint.source.folder, options.limit)
-    ready = image_batches(encoded.inputs, checkpoint.model, options.batch_size)
+    size = options.batch_size
+    if options.pairs == "model":
+        patches = (encoded.inputs[0].ids.shape[-1] // getattr(checkpoint.config, "patch_size", 16)) ** 2 + 1
+        size = size or _pooled_batch(checkpoint.config, patches, options)
+    ready = image_batches(encoded.inputs, checkpoint.model, size)
     return Feed(ready, encoded.inputs, _about(f"built-in {BUILT_IN_IMAGES}", encoded), encoded.notes)
 
 
@@ -160,7 +178,10 @@ def _text_feed(checkpoint: Checkpoint, read: Corpus, tokenizer: Any, options: Sc
     if getattr(checkpoint.config, "is_encoder_decoder", False):
         about["decoder"] = "source text, shifted right"
         notes = [*notes, "the decoder read the source text, shifted right"]
-    size = options.batch_size or (_pooled_batch(checkpoint, encoded, options) if options.pairs == "model" else None)
+    size = options.batch_size
+    if options.pairs == "model":
+        longest = max(len(item.ids) for item in encoded.inputs)
+        size = size or _pooled_batch(checkpoint.config, longest, options)
     return Feed(batches(encoded.inputs, checkpoint, tokenizer.pad_token_id, size), encoded.inputs, about, notes)
 
 
@@ -173,15 +194,12 @@ def _about(source: str, encoded: Encoded) -> dict[str, Any]:
     }
 
 
-def _pooled_batch(checkpoint: Checkpoint, encoded: Encoded, options: ScanOptions) -> int:
+def _pooled_batch(config: Any, positions: int, options: ScanOptions) -> int:
     """A batch size at which the attention of all layers at once fits: pairs across layers need it together."""
-    config = checkpoint.config.get_text_config()
-    heads = config.num_hidden_layers * config.num_attention_heads
-    longest = max(len(item.ids) for item in encoded.inputs)
-    fits = int(
-        parse_size(options.max_memory) / (heads * longest * longest * 4 * 2)
-    )  # the layers' tiles, and their pool
-    return max(1, min(16, fits))
+    layers, heads = (getattr(config, name, None) or 16 for name in ("num_hidden_layers", "num_attention_heads"))
+    stacks = 3 if getattr(config, "is_encoder_decoder", False) else 1
+    a_sequence = stacks * layers * heads * positions**2 * 4
+    return int(max(1, min(16, parse_size(options.max_memory) // (4 * a_sequence))))
 
 
 def _run(model: nn.Module, feed: Feed, collector: Collector, options: ScanOptions, watch: Watch | None) -> None:
@@ -200,14 +218,16 @@ def _run(model: nn.Module, feed: Feed, collector: Collector, options: ScanOption
             done += 0 if batch.numbers is None else len(batch.numbers)
             if watch is not None:
                 watch(done, total)
-    if not collector.queries:
-        raise InputError("E-DATA", "nothing was measured: no batches")
+    if not sum(int(count) for count in collector.queries.values()):
+        raise InputError("E-DATA", "nothing was measured: no query is left")
 
 
 def _forward(model: nn.Module, batch: Batch, observer: Observer) -> None:
     """One forward pass. What goes wrong in the model's own code is told as such, what does in ours is a bug."""
     try:
-        model(**batch.inputs)
+        with torch.random.fork_rng(devices=[]):  # some models mask their inputs at random
+            torch.manual_seed(0)
+            model(**batch.inputs)
     except (torch.OutOfMemoryError, MemoryError) as fault:
         raise _out_of_memory() from fault
     except LOADING_FAULTS as fault:

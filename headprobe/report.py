@@ -74,8 +74,10 @@ class Report:
         if metric not in valid:
             raise UsageError("E-METRIC", f'no pair metric "{metric}"', nearest(metric, valid))
         columns = valid[metric]
-        if columns[0] not in self.pairs:
-            raise UsageError("E-METRIC", f"the report has no {metric} of pairs", 'Scan with pairs="layer" or "model".')
+        if not set(columns) <= set(self.pairs):
+            raise UsageError(
+                "E-METRIC", f"the report has no {metric} of pairs", f"Scan with --pairs and --metrics {metric}."
+            )
         heads = self._heads_of(layer, kind)
         labels = pd.MultiIndex.from_frame(heads[["site", "layer", "head"]])
         matrix = pd.DataFrame(float("nan"), index=labels, columns=labels)
@@ -159,15 +161,22 @@ class Report:
 def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
     """A table as lists by column, None where a value is missing."""
     return {
-        str(name): [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+        str(name): [
+            None if missing else value for value, missing in zip(column.tolist(), _unknown(column), strict=True)
+        ]
         for name, column in table.items()
     }
+
+
+def _unknown(column: "pd.Series[Any]") -> "pd.Series[bool]":
+    """Missing, or infinite, which JSON has no word for."""
+    return column.isna() | column.isin([float("inf"), float("-inf")])
 
 
 def _table(kind: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
     """A table from its columns; raises `ValueError` if it lacks what names a row, or has words for numbers."""
     table = pd.DataFrame(columns)
-    absent = [name for name in NAMES[kind] if name not in table]
+    absent = [name for name in NAMES[kind] if name not in table or bool(table[name].isna().any())]
     words = [name for name in table if name not in WORDS and any(isinstance(v, str) for v in table[name])]
     if absent or words:
         raise ValueError(f"{kind} has {'no ' + absent[0] if absent else f'words in {words[0]}'}")

@@ -88,6 +88,11 @@ class ScanOptions(LoadOptions, InputOptions):
         for name in ("text", "metrics"):
             value = values.get(name, ())
             values[name] = (value,) if isinstance(value, str | Path) else tuple(value)
+        values["metrics"] = tuple(
+            word.strip() for words in values["metrics"] for word in words.split(",") if word.strip()
+        )
+        if isinstance(values.get("max_memory"), int):
+            values["max_memory"] = str(values["max_memory"])
         if isinstance(values.get("layers"), int):
             values["layers"] = str(values["layers"])
         elif isinstance(values.get("layers"), list | tuple | range):

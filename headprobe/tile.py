@@ -11,7 +11,6 @@ from torch import Tensor
 from headprobe.errors import InputError
 
 Kind = Literal["encoder", "decoder", "cross"]
-KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
 Shared = TypeVar("Shared")
 
 
@@ -127,8 +126,9 @@ class AttentionTile:
 
     @property
     def aligned(self) -> bool:
-        """True where query and key positions mean the same tokens, which they don't in cross-attention."""
-        return self.site.kind != "cross"
+        """True where query and key positions mean the same tokens: not in cross-attention, nor for a learned probe."""
+        keys = self.probs.shape[3] - self.site.sink
+        return self.site.kind == "decoder" or (self.site.kind == "encoder" and self.queries == keys)
 
     def cut(self, first: int, last: int) -> "AttentionTile":
         """The tile's rows `first` to `last`, as a tile of their own."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import headprobe
-from headprobe.errors import UsageError
+from headprobe.errors import InputError, UsageError
 from tests.capture.models import build, inputs
 from tests.conftest import SAMPLES
 
@@ -128,6 +128,22 @@ def test_pairs_of_the_model_keep_kinds_apart() -> None:
     assert len(report.pairs) == 3 * 16 * 15 // 2
 
 
+@pytest.mark.parametrize("family", ["gemma2", "modernbert"])
+@pytest.mark.parametrize("options", [{}, {"max_memory": "200KB"}])
+def test_pairs_of_layers_with_other_windows_do_not_depend_on_batches(family: str, options: dict[str, Any]) -> None:
+    model = build(family)
+    one_by_one = [{"input_ids": torch.randint(5, 97, (1, length))} for length in (12, 9, 3, 2)]
+    layer = headprobe.scan(model, batches=one_by_one)
+    pooled = headprobe.scan(model, batches=one_by_one, pairs="model", **options)
+    same(pooled.pairs, layer.pairs)  # one layer has a window, the other none: they can't be compared
+    assert len(pooled.pairs) == 2 * 6
+
+
+def test_blocks_of_a_pool_change_nothing() -> None:
+    whole, cut = scan("tiny-bert", pairs="model"), scan("tiny-bert", pairs="model", max_memory="1MB")
+    same(whole.pairs, cut.pairs)
+
+
 def test_key_value_groups_are_marked() -> None:
     report = scan("tiny-llama")
     assert list(report.heads["kv_group"].head(8)) == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -163,8 +179,10 @@ def test_a_model_object_is_left_as_it_was() -> None:
         SAMPLES / "tiny-bert", attn_implementation="sdpa", dtype=torch.float32
     ).train()
     batch = inputs("bert")
+    model.encoder.eval()
     report = headprobe.scan(model, batches=[batch])
     assert model.training
+    assert not model.encoder.training
     assert model.config._attn_implementation == "sdpa"
     assert list(report.heads["queries"].unique()) == [22]
     assert report.heads["special_mass"].isna().all()
@@ -186,6 +204,22 @@ def test_batches_and_texts_exclude_each_other() -> None:
         headprobe.scan(build("bert"), batches=[inputs("bert")], texts=["x"])
     with pytest.raises(UsageError, match="no tokenizer"):
         headprobe.scan(build("bert"), texts=["x"])
+
+
+def test_what_would_be_ignored_is_refused() -> None:
+    with pytest.raises(UsageError, match="no use for --special"):
+        headprobe.scan(build("bert"), batches=[inputs("bert")], special="drop-keys")
+    with pytest.raises(UsageError, match="no use for --special"):
+        headprobe.scan(SAMPLES / "tiny-vit", special="drop-queries")
+    with pytest.raises(UsageError, match="one text"):
+        headprobe.scan(SAMPLES / "tiny-bert", texts="a sentence, not a list of them")
+    with pytest.raises(InputError, match="no query is left"):
+        headprobe.scan(SAMPLES / "tiny-bert", texts=["a b c"], max_length=2, special="drop-queries")
+
+
+def test_a_model_in_double_precision_is_measured() -> None:
+    report = scan("tiny-llama", dtype="float64")
+    same(report.heads, scan("tiny-llama").heads, 1e-3)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ Masks = tuple[Tensor, Tensor]
 class InputMasks:
     """The padding masks [batch, length] of one forward pass, by the names that transformers' models use."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    def __init__(self, arguments: dict[str, Any], *, decodes: bool = False) -> None:
         tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
         self.batch = next((value.shape[0] for value in tensors.values() if value.dim() >= 1), 1)
-        self._decodes = any(name.startswith("decoder_") for name in tensors)
+        self._decodes = decodes
         self._masks: dict[str, Tensor] = {
             name: _checked(name, tensors[name])
             for name in ("attention_mask", "decoder_attention_mask", "encoder_attention_mask")
@@ -46,6 +46,10 @@ class InputMasks:
             return self._mask(own, queries, site, device), self._mask(source, keys, site, device)
         name = "decoder_attention_mask" if self._decodes and site.kind == "decoder" else "attention_mask"
         key_mask = self._mask(name, keys, site, device)
+        if keys < queries:
+            raise InputError(
+                "E-LAYOUT", f"{site.path} has {queries} queries on {keys} keys", "This architecture is not supported."
+            )
         return key_mask[:, keys - queries :], key_mask
 
     def _mask(self, name: str, length: int, site: Site, device: torch.device) -> Tensor:

@@ -19,9 +19,22 @@ class Frame:
     others: list[Tensor]
     read: list[Tensor]
 
+    @property
+    def calls_itself_attention(self) -> bool:
+        """True if the module's class has attention in its name."""
+        return "attention" in type(self.module).__name__.lower()
+
+    def was_given(self, tensor: Tensor) -> bool:
+        """True if the module was called with this very tensor beside its first argument."""
+        return any(tensor is other for other in self.others)
+
     def reads_elsewhere(self, batch: int, keys: int) -> bool:
-        """True if keys were made from another source than the queries: a projection read a second input."""
-        return any(source.dim() == 3 and source.shape[:2] == (batch, keys) for source in self.read)
+        """True if keys were made from another source than the queries: a projection read a second input.
+
+        One that came down to the layer, that is: some layers hand their own queries and keys on separately.
+        """
+        shapes = ((batch, keys), (keys, batch))
+        return any(source.dim() == 3 and source.shape[:2] in shapes for source in self.read)
 
 
 def visible(mask: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Observer:
         yield self.model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True)
         for module in self._paths:
             yield module.register_forward_pre_hook(self._enter, with_kwargs=True)
-            yield module.register_forward_hook(self._leave, prepend=True)
+            yield module.register_forward_hook(self._leave, prepend=True, always_call=True)
         yield self.model.register_forward_hook(self._end)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -86,7 +86,9 @@ class Observer:
             raise UsageError("E-TRAINING", "the model is in training mode: dropout changes attention", "Call .eval().")
         arguments = dict(self._signature.bind_partial(*args, **kwargs).arguments)
         arguments.update(arguments.pop("kwargs", {}))
-        self._masks = InputMasks(arguments)
+        decodes = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
+        self._masks = InputMasks(arguments, decodes=decodes)
+        self.receiving = False
         self._frames.clear()
         self._calls.clear()
         self._structures.clear()
@@ -95,12 +97,16 @@ class Observer:
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         if self._frames and given:
-            frame = self._frames[-1]
-            frame.read += [given[0]] if any(given[0] is other for other in frame.others) else []
-        self._frames.append(Frame(module, self._paths[module], given[1:], []))
+            frame, above = self._frames[-1], self._frames[:-1]
+            source = given[0]
+            if frame.was_given(source) and any(f.was_given(source) for f in above if not f.calls_itself_attention):
+                frame.read.append(source)
+        others = [value for value in given[1:] if value is not given[0]]
+        self._frames.append(Frame(module, self._paths[module], others, []))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._frames.pop()
+        if self._frames and self._frames[-1].module is module:  # not so if the pass was refused before it began
+            self._frames.pop()
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self._passes += 1
@@ -137,8 +143,16 @@ class Observer:
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """The interface tap: run the call, whole where it fits the tile, and show what its softmax gave."""
+        self._check_running(module)
         batch, heads, queries = query.shape[:3]
         keys = key.shape[2]
+        if batch != self._masks.batch:
+            raise InputError(
+                "E-LAYOUT",
+                f"{self._paths[module]} ({type(module).__name__}) folds something into its batch axis:"
+                f" {batch} for {self._masks.batch} sequences",
+                "This architecture is not supported.",
+            )
         mask = attention_mask if attention_mask is None else attention_mask[..., :keys]
         structure = self._structure(attention_mask, keys)
         groups = getattr(module, "num_key_value_groups", 1)
@@ -165,10 +179,10 @@ class Observer:
     def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
         """The softmax tap: a softmax outside the interface, if its module and shape make it attention."""
         frame = self._running()
-        if frame is None or self._inside_interface or ROUTERS.search(type(frame.module).__name__):
+        if frame is None or self._inside_interface or self.receiving or ROUTERS.search(type(frame.module).__name__):
             return
         batch = self._masks.batch
-        named = "attention" in type(frame.module).__name__.lower()
+        named = frame.calls_itself_attention
         if scores.dim() == 3 and named and scores.shape[0] % batch == 0:  # heads folded into the batch axis
             scores, probs = (x.unflatten(0, (batch, x.shape[0] // batch)) for x in (scores, probs))
         if scores.dim() != 4 or dim not in (-1, 3) or scores.shape[0] != batch:
@@ -191,12 +205,20 @@ class Observer:
     def fused(self, operator: str) -> None:
         """The softmax tap: torch computed attention without ever holding its probabilities."""
         frame = self._running()
-        if frame is not None and not self._inside_interface:
+        if frame is not None and not self._inside_interface and not self.receiving:
             raise InputError(
                 "E-CAPTURE",
                 f"{frame.path} ({type(frame.module).__name__}) computes attention in one call"
                 f" ({operator.removeprefix('aten::')}), which shows no probabilities",
                 "This architecture is not supported.",
+            )
+
+    def _check_running(self, module: nn.Module) -> None:
+        if self.receiving or not self._frames or self._frames[0].module is not self.model:
+            raise UsageError(
+                "E-OBSERVED",
+                f"{self._paths[module]} runs outside a forward pass of the observed {type(self.model).__name__}",
+                "Call the model itself, not a part of it or its generate().",
             )
 
     def _running(self) -> Frame | None:
@@ -245,18 +267,22 @@ class Observer:
         frame = self._running()
         if frame is not None and frame.reads_elsewhere(batch, keys):
             return "cross"
-        causal = bool(getattr(frame.module, "is_causal", False)) if frame else False
+        declared = getattr(frame.module, "is_causal", None) if frame else None
+        if structure is not None and structure.is_meta and declared is None:
+            raise NotImplementedError("whether attention is masked can't be told from shapes")
         if structure is None or structure.is_meta or queries != keys or queries == 1:
-            return "decoder" if causal and (structure is not None or queries == 1) else "encoder"
+            return "decoder" if declared and (structure is not None or queries == 1) else "encoder"
         valid = self._masks.for_self_attention(queries, structure.device)
+        if int(valid.sum(-1).max()) < 2:  # single tokens: no mask shows in them
+            return "decoder" if declared else "encoder"
         return "decoder" if one_directional(structure, valid) else "encoder"
 
     def _deliver(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> None:
         with self.tap.paused():
+            self.receiving = True  # and stays so if something of ours fails
             tile = self._tile(site, probs, structure, start, queries)
             if self._passes == 0 and not probs.is_meta and not self.allow_invalid:
                 validate(tile, probs.dtype)
-            self.receiving = True  # and stays so if that fails
             self.receive(tile)
             self.receiving = False
 
@@ -265,9 +291,14 @@ class Observer:
         keys = probs.shape[3]
         query_mask, key_mask = self._masks.of(site, queries, keys, probs.device)
         if site.sink:
-            probs = torch.cat([probs, 1 - probs.sum(-1, keepdim=True)], dim=-1)
+            rest = (1 - probs.sum(-1, keepdim=True, dtype=torch.float64)).clamp(
+                min=0
+            )  # rounding can leave less than none
+            probs = torch.cat([probs, rest.to(probs.dtype)], dim=-1)
         rows = slice(start, start + probs.shape[2])
         key_positions = positions(key_mask)
+        # a query's position is its own key's, also where keys of earlier tokens come from a cache
+        query_positions = positions(query_mask) if site.kind == "cross" else key_positions[:, keys - queries :]
         if structure is not None and structure.shape[1] > 1:
             structure = structure[:, rows]
         if site.sink:
@@ -279,7 +310,7 @@ class Observer:
             key_mask=key_mask,
             start=start,
             queries=queries,
-            query_positions=positions(query_mask)[:, rows],
+            query_positions=query_positions[:, rows],
             key_positions=key_positions,
             sequences=tuple(range(self._sequences, self._sequences + self._masks.batch)),
             structure=structure,

@@ -9,7 +9,7 @@ from headprobe import __version__
 from headprobe.cli.inspect import inspect
 from headprobe.cli.matrix import matrix
 from headprobe.cli.metrics import metrics
-from headprobe.cli.options import DEFAULTS, OPTIONS, OUTPUT
+from headprobe.cli.options import OPTIONS, OUTPUT
 from headprobe.cli.scan import scan
 from headprobe.settings import discover
 
@@ -58,8 +58,7 @@ def _program(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return
-    known = {name for name in {**OPTIONS, **OUTPUT} if name in DEFAULTS or name in OUTPUT}
-    values, _ = discover(Path.cwd(), known)
+    values, _ = discover(Path.cwd(), {*OPTIONS, *OUTPUT})
     values = {name.replace("-", "_"): value for name, value in values.items()}
     for name in LISTS & set(values):
         values[name] = values[name] if isinstance(values[name], list) else [values[name]]

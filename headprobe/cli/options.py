@@ -120,10 +120,5 @@ def _default(value: Any) -> Any:
 
 
 def scan_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The part of a command's options that the library knows; commas in --metrics separate names."""
-    chosen = {name: value for name, value in options.items() if name in DEFAULTS}
-    if "metrics" in chosen:
-        chosen["metrics"] = tuple(
-            word.strip() for words in chosen["metrics"] for word in words.split(",") if word.strip()
-        )
-    return chosen
+    """The part of a command's options that the library knows."""
+    return {name: value for name, value in options.items() if name in DEFAULTS}

@@ -14,6 +14,7 @@ from headprobe.settings import ScanOptions
 
 TOP_ON_A_TERMINAL = 20
 HEAD_NAMES = ("site", "path", "kind", "layer", "head", "kv_group", "sequences", "queries")
+NEAREST = ("nearest_layer", "nearest_head", "nearest_js")
 
 
 def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("table", "json", "csv")) -> None:
@@ -50,7 +51,8 @@ def first_look(model: str, options: dict[str, Any]) -> None:
 
 def _check_sort(sort: str | None, columns: frozenset[str]) -> None:
     known = {*HEAD_NAMES, *(c.name for m in installed().values() for c in m.columns if c.level == "head")}
-    known = {name for name in known if name in columns or name in HEAD_NAMES}
+    known = {name for name in known if name in columns or name in HEAD_NAMES} | {"dropped_mass"}
+    known |= set(NEAREST) if "js" in columns else set()
     if sort is not None and sort not in known:
         raise UsageError("E-SORT", f'no column "{sort}" to sort by', nearest(sort, known))
 

@@ -122,8 +122,9 @@ def _tokenizer_limit(tokenizer: Any, folder: Path) -> int:
 def _position_offset(model: nn.Module) -> int:
     """RoBERTa and its kin start counting positions after their padding index."""
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.padding_idx + 1
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and isinstance(padding, int):
+            return padding + 1
     return 0
 
 

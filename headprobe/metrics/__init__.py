@@ -35,6 +35,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# Columns that name a row of a table, which a metric can't give.
+ROW_NAMES = ("site", "path", "kind", "layer", "head", "heads", "kv_group", "sequences", "queries", "same_kv_group")
+
+
 @cache
 def installed() -> dict[str, Metric]:
     """All metrics: the built-in ones first, then plug-ins in order of name.
@@ -45,12 +49,13 @@ def installed() -> dict[str, Metric]:
     for point in sorted(entry_points(group="headprobe.metrics"), key=lambda point: point.name):
         try:
             loaded = point.load()
-        except (ImportError, AttributeError) as failure:
+        except (ImportError, AttributeError, TypeError) as failure:
             raise EnvironmentFailure(
                 "E-PLUGIN", f"metric plug-in {point.name} ({point.value}) can't be loaded: {failure}"
             ) from failure
         metric: Metric = loaded() if isinstance(loaded, type) else loaded
         taken = {(c.level, c.name) for other in found.values() for c in other.columns}
+        taken |= {(level, name) for level in ("head", "layer", "pair") for name in ROW_NAMES}
         clash = sorted(c.name for c in metric.columns if (c.level, c.name) in taken)
         if metric.name in found or clash:
             raise EnvironmentFailure(

@@ -140,7 +140,7 @@ def _heads_table(report: Report, sort: str | None, top: int | None) -> Table:
         if name not in known and name not in HIDDEN and heads[name].notna().any()
     ]
     if by not in {name for name, *_ in wanted} | HIDDEN:
-        wanted.append((by, by, 0, 3))
+        wanted.append((by, by, 0, None if by in ("kind", "path") else 3))
     wanted = [(name, title, 0 if name == by else rank, decimals) for name, title, rank, decimals in wanted]
     has_nearest = "nearest_js" in heads and heads["nearest_js"].notna().any()
     columns = [TableColumn(title, rank, decimals is None) for _, title, rank, decimals in wanted]
@@ -236,7 +236,8 @@ def _pairs_table(report: Report, top: int | None) -> Table:
     grouped = bool(report.pairs["same_kv_group"].any())
     columns = [TableColumn("heads", text=True), TableColumn("JS")]
     numbers = [name for name in ("cos", "bc", "kl_ab", "kl_ba") if name in pairs]
-    columns += [TableColumn({"kl_ab": "KL →", "kl_ba": "KL ←", "bc": "BC"}.get(name, name)) for name in numbers]
+    titles = {"kl_ab": "KL →", "kl_ba": "KL ←", "bc": "BC"}
+    columns += [TableColumn(titles.get(name, name), rank) for rank, name in enumerate(numbers)]
     if several:
         columns.insert(0, TableColumn("kind", text=True))
     if grouped:

@@ -62,7 +62,7 @@ def lower(block: Block, target: Console) -> RenderableType:
 def _table(table: Table, target: Console) -> RenderableType:
     shown = _fitting(table, target.width)
     widths = _widths(table)
-    needed = sum(widths[index] + GAP for index in shown)
+    needed = sum(widths[index] + GAP for index in shown) - GAP
     rich = RichTable(
         box=_box(target), pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0),
         width=needed if needed > target.width else None,  # wider than the terminal rather than with cut numbers
@@ -130,7 +130,7 @@ def _digits(value: float | None, cell: int, high: float) -> str:
     if cell >= 3:
         short = f"{value:.{cell - 2}f}"
         return (short.removeprefix("0") if len(short) >= cell else short).rjust(cell)
-    return str(min(9, int(10 * value / high))) if high else "0"
+    return str(min(9, round(10 * value / high))) if high else "0"
 
 
 def _style(value: float | None, low: float, high: float) -> str:

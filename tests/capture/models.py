@@ -41,13 +41,15 @@ CONFIGS: dict[str, Config] = {
     "mistral": lambda: hf.MistralConfig(**LLAMA, sliding_window=4),
     "qwen3": lambda: hf.Qwen3Config(**LLAMA, head_dim=8),
     "gemma2": lambda: hf.Gemma2Config(**GEMMA),
+    "mobilebert": lambda: hf.MobileBertConfig(**SIZE, embedding_size=16, intra_bottleneck_size=16, true_hidden_size=16),
+    "gptj": lambda: hf.GPTJConfig(**GPT2, rotary_dim=4),
     "t5": lambda: hf.T5Config(**T5),
     "bart": lambda: hf.BartConfig(**BART),
     "marian": lambda: hf.MarianConfig(**BART, pad_token_id=0, decoder_start_token_id=0),
     "vit": lambda: hf.ViTConfig(**IMAGE),
     "deit": lambda: hf.DeiTConfig(**IMAGE),
 }  # fmt: skip
-LEGACY = ("mpnet", "deberta-v2", "bloom")  # their code takes the softmax itself: whole layers only
+LEGACY = ("mpnet", "deberta-v2", "bloom", "gptj")  # their code takes the softmax itself: whole layers only
 ENCODER_DECODERS = ("t5", "bart", "marian")
 IMAGES = ("vit", "deit")
 LENGTHS = (11, 7, 4)

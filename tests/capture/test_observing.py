@@ -67,7 +67,7 @@ def test_tiles_of_some_rows_make_up_the_whole(family: str, rows: int) -> None:
 def test_kinds_layers_and_groups(family: str) -> None:
     _, tiles = watch(build(family), inputs(family))
     found = [(site.kind, site.layer) for site in tiles]
-    decoders = {"gpt2", "gpt-neox", "opt", "bloom", "llama", "mistral", "qwen3", "gemma2"}
+    decoders = {"gptj", "gpt2", "gpt-neox", "opt", "bloom", "llama", "mistral", "qwen3", "gemma2"}
     if family in ENCODER_DECODERS:
         assert found == [("encoder", 0), ("encoder", 1), ("decoder", 0), ("cross", 0), ("decoder", 1), ("cross", 1)]
     else:
@@ -126,6 +126,57 @@ def test_a_learned_sink_is_a_virtual_key() -> None:
     report = headprobe.scan(model, batches=[batch])
     assert report.heads["sink_virtual"].between(0.01, 0.99).all()
     assert report.heads["row_error"].max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sink_that_takes_next_to_nothing_is_no_negative_mass(dtype: torch.dtype) -> None:
+    config = hf.GptOssConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, vocab_size=97, num_local_experts=2, num_experts_per_tok=1, pad_token_id=0,
+    )  # fmt: skip
+    model: Any = hf.AutoModel.from_config(config, attn_implementation="eager", dtype=dtype).eval()
+    for name, weight in model.named_parameters():
+        nn.init.constant_(weight, -8.0) if "sinks" in name else nn.init.normal_(weight, std=0.4)
+    report = headprobe.scan(model, batches=[{"input_ids": torch.randint(5, 97, (2, 60))}])
+    assert report.heads["entropy"].notna().all()
+    assert report.pairs["bc"].notna().all()
+
+
+def test_a_decoders_mask_is_not_the_encoders() -> None:
+    model: Any = hf.AutoModelForSeq2SeqLM.from_config(CONFIGS["bart"](), attn_implementation="eager").eval()
+    batch = inputs("bart")
+    labels = batch["input_ids"][:, :6].clone()
+    _, tiles = watch(
+        model, {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+    )
+    queries = {site.kind: int(tile.query_mask.sum()) for site, (tile,) in tiles.items()}
+    assert queries == {"encoder": 11 + 7 + 4, "decoder": 18, "cross": 18}
+
+
+def test_positions_go_on_where_keys_come_from_a_cache() -> None:
+    model, batch = build("llama"), inputs("llama")
+    with torch.inference_mode():
+        cache = model(**batch, use_cache=True).past_key_values
+    mask = torch.cat([batch["attention_mask"], torch.ones(3, 1, dtype=torch.long)], 1)
+    places = (mask.cumsum(-1) - 1)[:, -1:]
+    step = {"input_ids": batch["input_ids"][:, :1], "attention_mask": mask, "position_ids": places}
+    _, tiles = watch(model, {**step, "past_key_values": cache})
+    (tile,) = next(iter(tiles.values()))
+    assert tile.query_positions[:, 0].tolist() == [11, 7, 4]
+    assert tile.site.kind == "decoder"
+
+
+def test_a_part_of_a_model_is_not_observed_alone() -> None:
+    model, batch = build("bart"), inputs("bart")
+    with pytest.raises(UsageError, match="outside a forward pass"), observing(model, lambda tile: None):
+        model.encoder(batch["input_ids"])
+
+
+def test_windows_in_the_batch_axis_are_refused() -> None:
+    size = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+    model: Any = hf.AutoModel.from_config(hf.SwinConfig(**size), attn_implementation="eager").eval()
+    with pytest.raises(InputError, match="batch axis"), observing(model, lambda tile: None):
+        model(torch.randn(2, 3, 32, 32))
 
 
 def test_nothing_is_left_behind() -> None:
