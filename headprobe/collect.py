@@ -18,7 +18,7 @@ from headprobe.tile import AttentionTile, Kind, Site, pooled
 
 Totals = dict[str, Any]
 COPIES = 6  # of a block's Gram or rows that a pairwise metric holds at once, at most
-PART = 2**19  # probabilities that a worker takes at a time: its few copies of them stay in a core's cache
+PART = 2**20  # probabilities that a worker takes at a time: its few copies of them stay in a core's cache
 
 
 @dataclass

@@ -62,6 +62,9 @@ def build(family: str) -> Any:
     for name, weight in model.named_parameters():
         if weight.dim() > 1 and "norm" not in name.lower():
             nn.init.normal_(weight, std=0.25)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])  # as training leaves it: MobileBERT mixes neighbours
     return model.eval()
 
 
