@@ -186,8 +186,9 @@ class Collector:
         fits = self._pool_bytes // (COPIES * self._workers.count * batch * heads * max(heads, keys) * 8)
         step = max(1, min(rows, fits))
         parts = [tile.cut(start, min(start + step, rows)) for start in range(0, rows, step)]
-        for seen in self._workers.map(self._compared, parts):
-            _add(pool.totals, seen)
+        for first in range(0, len(parts), self._workers.count):  # a total of all pairs is large: few at a time
+            for seen in self._workers.map(self._compared, parts[first : first + self._workers.count]):
+                _add(pool.totals, seen)
 
     def _compared(self, tile: AttentionTile) -> Totals:
         return {metric.name: metric.observe(tile) for metric in self.metrics if metric.pairwise}
