@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
 from headprobe.capture.masks import InputMasks
 from headprobe.capture.naming import HIDDEN, Frame, Layers, attention_modules, one_directional, visible
 from headprobe.capture.softmax import SoftmaxTap
+from headprobe.capture.tiles import make_tile
 from headprobe.capture.validate import validate
 from headprobe.errors import InputError, UsageError
-from headprobe.tile import AttentionTile, Kind, Site, positions
+from headprobe.tile import AttentionTile, Kind, Site
 
 Receive = Callable[[AttentionTile], None]
 ROUTERS = re.compile("router|gate|gating|expert|moe", re.IGNORECASE)  # a softmax over experts is no attention
@@ -280,47 +280,11 @@ class Observer:
     def _deliver(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> None:
         with self.tap.paused():
             self.receiving = True  # and stays so if something of ours fails
-            tile = self._tile(site, probs, structure, start, queries)
+            keys = probs.shape[3]
+            masks = self._masks.of(site, queries, keys, probs.device)
+            sequences = tuple(range(self._sequences, self._sequences + self._masks.batch))
+            tile = make_tile(site, probs, structure, start, masks, sequences)
             if self._passes == 0 and not probs.is_meta and not self.allow_invalid:
                 validate(tile, probs.dtype)
             self.receive(tile)
             self.receiving = False
-
-    def _tile(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> AttentionTile:
-        probs = probs if probs.dtype == torch.float64 else probs.float()
-        keys = probs.shape[3]
-        query_mask, key_mask = self._masks.of(site, queries, keys, probs.device)
-        if site.sink:
-            rest = (1 - probs.sum(-1, keepdim=True, dtype=torch.float64)).clamp(
-                min=0
-            )  # rounding can leave less than none
-            probs = torch.cat([probs, rest.to(probs.dtype)], dim=-1)
-        rows = slice(start, start + probs.shape[2])
-        key_positions = positions(key_mask)
-        # a query's position is its own key's, also where keys of earlier tokens come from a cache
-        query_positions = positions(query_mask) if site.kind == "cross" else key_positions[:, keys - queries :]
-        if structure is not None and structure.shape[1] > 1:
-            structure = structure[:, rows]
-        if site.sink:
-            key_mask, key_positions, structure = _with_virtual_key(key_mask, key_positions, structure)
-        return AttentionTile(
-            site=site,
-            probs=probs,
-            query_mask=query_mask[:, rows],
-            key_mask=key_mask,
-            start=start,
-            queries=queries,
-            query_positions=query_positions[:, rows],
-            key_positions=key_positions,
-            sequences=tuple(range(self._sequences, self._sequences + self._masks.batch)),
-            structure=structure,
-        )
-
-
-def _with_virtual_key(
-    key_mask: Tensor, key_positions: Tensor, structure: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A last key column that every query sees and that stands at no position."""
-    key_mask = nn.functional.pad(key_mask, (0, 1), value=True)
-    key_positions = nn.functional.pad(key_positions, (0, 1), value=-1)
-    return key_mask, key_positions, None if structure is None else nn.functional.pad(structure, (0, 1), value=True)

@@ -41,7 +41,7 @@ CONFIGS: dict[str, Config] = {
     "mistral": lambda: hf.MistralConfig(**LLAMA, sliding_window=4),
     "qwen3": lambda: hf.Qwen3Config(**LLAMA, head_dim=8),
     "gemma2": lambda: hf.Gemma2Config(**GEMMA),
-    "mobilebert": lambda: hf.MobileBertConfig(**SIZE, embedding_size=16, intra_bottleneck_size=16, true_hidden_size=16),
+    "mobilebert": lambda: hf.MobileBertConfig(**SIZE, embedding_size=16, intra_bottleneck_size=16),
     "gptj": lambda: hf.GPTJConfig(**GPT2, rotary_dim=4),
     "t5": lambda: hf.T5Config(**T5),
     "bart": lambda: hf.BartConfig(**BART),

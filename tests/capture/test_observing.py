@@ -173,7 +173,14 @@ def test_a_part_of_a_model_is_not_observed_alone() -> None:
 
 
 def test_windows_in_the_batch_axis_are_refused() -> None:
-    size = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+    size: dict[str, Any] = {
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": 4,
+    }
     model: Any = hf.AutoModel.from_config(hf.SwinConfig(**size), attn_implementation="eager").eval()
     with pytest.raises(InputError, match="batch axis"), observing(model, lambda tile: None):
         model(torch.randn(2, 3, 32, 32))
