@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headprobe.engine.local import Workers
-from headprobe.errors import EnvironmentFailure, UsageError, nearest
+from headprobe.errors import EnvironmentFailure, InputError, UsageError, nearest
 from headprobe.load.collate import Batch
 from headprobe.metrics import Metric
 from headprobe.metrics.position import special_and_distance
@@ -18,7 +18,7 @@ from headprobe.tile import AttentionTile, Kind, Site, pooled
 
 Totals = dict[str, Any]
 COPIES = 6  # of a block's Gram or rows that a pairwise metric holds at once, at most
-PART = 2**20  # probabilities that a worker takes at a time: its few copies of them stay in a core's cache
+PART = 2**20  # probabilities that a worker takes at a time
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Collector:
         for start in sorted(self._waiting):
             tiles = {tile.site: tile for tile in self._waiting[start]}
             for pool in self.pools:
-                self._compare(pool, [tiles[site] for site in pool.sites if site in tiles])
+                self._compare(pool, tiles)
         self._waiting.clear()
         self._uniform.clear()
         self._waiting_bytes = 0
@@ -123,7 +123,7 @@ class Collector:
         return {metric.name: metric.observe(tile) for metric in self.metrics}
 
     def _parts(self, tile: AttentionTile) -> list[AttentionTile]:
-        """The tile by sequences: enough for every worker, and small enough to stay near its core."""
+        """The tile by sequences: some for every worker, and not so many that copies of them need much memory."""
         batch = len(tile.probs)
         if tile.probs.device.type != "cpu" or batch == 1:
             return [tile]
@@ -177,11 +177,12 @@ class Collector:
                 "Lower --batch-size or --max-length, choose --layers, or raise --max-memory.",
             )
 
-    def _compare(self, pool: Pool, group: list[AttentionTile]) -> None:
+    def _compare(self, pool: Pool, tiles: dict[Site, AttentionTile]) -> None:
         """Give the pairwise metrics a pool's heads, so many rows at a time that their Grams stay within the budget."""
-        if not group:
-            return
-        tile = pooled(group)
+        absent = [site for site in pool.sites if site not in tiles]
+        if absent:  # a pair that some rows lack would silently be a pair of other rows
+            raise InputError("E-PAIRS", f"{absent[0].path} was cut into other rows than {pool.sites[0].path}")
+        tile = pooled([tiles[site] for site in pool.sites])
         batch, heads, rows, keys = tile.probs.shape
         fits = self._pool_bytes // (COPIES * self._workers.count * batch * heads * max(heads, keys) * 8)
         step = max(1, min(rows, fits))

@@ -30,7 +30,7 @@ def test_commands_exist(run: Run, command: str) -> None:
     assert run(command, "--help").code == 0
 
 
-def test_every_column_is_named(run: Run) -> None:
+def test_every_column_is_named() -> None:
     from headprobe.metrics import METRICS
 
     for metric in METRICS.values():

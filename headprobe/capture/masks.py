@@ -35,14 +35,9 @@ class InputMasks:
     def of(self, site: Site, queries: int, keys: int, device: torch.device) -> Masks:
         """The query mask [batch, queries] and the key mask [batch, keys] of a site."""
         if site.kind == "cross":
-            own, source = (
-                ("decoder_attention_mask", "attention_mask")
-                if self._decodes
-                else (
-                    "attention_mask",
-                    "encoder_attention_mask",
-                )
-            )
+            own, source = "attention_mask", "encoder_attention_mask"
+            if self._decodes:
+                own, source = "decoder_attention_mask", "attention_mask"
             return self._mask(own, queries, site, device), self._mask(source, keys, site, device)
         name = "decoder_attention_mask" if self._decodes and site.kind == "decoder" else "attention_mask"
         key_mask = self._mask(name, keys, site, device)

@@ -1,8 +1,8 @@
 """This machine's cores, each busy with sequences of its own.
 
 A tile's metrics are some hundred operations on a few megabytes. Spread over the cores one operation at a time, every
-one of them ends with all cores waiting for the slowest, which costs a fifth of the time on an idle machine and ten
-times as much where something else runs. So a core gets sequences, and runs their operations alone.
+one of them ends with all cores waiting for the slowest: no gain on an idle machine, and ten times the time where
+something else keeps a core busy. So a core gets sequences, and runs their operations alone.
 """
 
 from collections.abc import Callable, Iterable

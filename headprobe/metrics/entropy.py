@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import row_entropy, valid_rows
+from headprobe.metrics.shared import head_values, row_entropy, valid_rows
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -44,9 +44,4 @@ class Entropy:
         )
 
     def compute(self, total: PerSequence) -> Values:
-        mean, means = total.mean(), total.means()
-        return Values(
-            heads={column.name: mean[:, i] for i, column in enumerate(self.columns)},
-            sequences={c.name: means[..., i] for i, c in enumerate(self.columns) if c.paired},
-            numbers=total.numbers,
-        )
+        return head_values(self.columns, total)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.shared import head_values
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -122,13 +123,7 @@ class Redundancy:
     def compute(self, total: RedundancyTotal) -> Values:
         if total.open or total.closed is None:
             raise ValueError("rows of some sequences are missing: the metric needs all rows of a sequence")
-        mean, means = total.closed.mean(), total.closed.means()
-        names = [column.name for column in self.columns]
-        return Values(
-            heads=dict(zip(names, mean.unbind(-1), strict=True)),
-            sequences={c.name: means[..., i] for i, c in enumerate(self.columns) if c.paired},
-            numbers=total.closed.numbers,
-        )
+        return head_values(self.columns, total.closed)
 
 
 def _whole(tile: AttentionTile) -> PerSequence:

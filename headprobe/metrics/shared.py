@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headprobe.metrics.contract import Column, Values
 from headprobe.metrics.totals import PairSums, PerSequence
 
 if TYPE_CHECKING:
@@ -106,6 +107,16 @@ def head_gram(tile: AttentionTile) -> Tensor:
     """[row, head, head]: dot products of the heads' rows of the same query."""
     probs = tile.once(valid_rows).probs
     return probs @ probs.mT
+
+
+def head_values(columns: tuple[Column, ...], total: PerSequence) -> Values:
+    """The values of a metric whose total has its head columns in their order."""
+    mean, means = total.mean(), total.means()
+    return Values(
+        heads={column.name: mean[:, i] for i, column in enumerate(columns)},
+        sequences={column.name: means[..., i] for i, column in enumerate(columns) if column.paired},
+        numbers=total.numbers,
+    )
 
 
 def mean_of_pairs(matrix: Tensor) -> Tensor:
