@@ -137,5 +137,8 @@ def special_and_distance(tile: AttentionTile) -> Tensor:
     dtype = rows.probs.dtype
     positions = tile.key_positions.to(dtype)[rows.owner]
     apart = (rows.position.to(dtype)[:, None] - positions).abs_().masked_fill_(positions < 0, 0)
-    special = torch.zeros_like(apart) if tile.special_keys is None else tile.special_keys.to(dtype)[rows.owner]
-    return rows.probs @ torch.stack([special, apart], -1)
+    distance = (rows.probs * apart[:, None]).sum(-1)
+    if tile.special_keys is None:
+        return torch.stack([torch.zeros_like(distance), distance], -1)
+    special = tile.special_keys.to(dtype)[rows.owner]
+    return torch.stack([(rows.probs * special[:, None]).sum(-1), distance], -1)
