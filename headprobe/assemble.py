@@ -1,7 +1,7 @@
 """Totals become tables: the last step of a scan, and the last that sees a tensor."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ from torch import Tensor
 from headprobe.capture.validate import ROW_TOLERANCE
 from headprobe.collect import BASELINES, Collector
 from headprobe.errors import InputError
-from headprobe.load.collate import Input
+from headprobe.load.collate import Measured
 from headprobe.metrics import Metric, Values
 from headprobe.report import Provenance, Report
 from headprobe.tile import Site
@@ -40,7 +40,7 @@ PairValues = dict[tuple[Site, int, Site, int], Row]
 def assemble(
     collector: Collector,
     columns: frozenset[str],
-    inputs: list[Input],
+    inputs: Sequence[Measured],
     provenance: Provenance,
     notes: list[str],
     *,
@@ -175,8 +175,8 @@ def _add_nearest(rows: list[Row], pairs: PairValues) -> None:
         row |= {"nearest_layer": layer, "nearest_head": head, "nearest_js": js}
 
 
-def _input_row(item: Input) -> Row:
-    return {"sequence": item.number, "length": item.ids.shape[-1], "cut": item.was_cut, "sha256": item.sha256}
+def _input_row(item: Measured) -> Row:
+    return {"sequence": item.number, "length": item.length, "cut": item.was_cut, "sha256": item.sha256}
 
 
 def _frame(rows: list[Row], order: tuple[str, ...], keep: Iterable[str]) -> pd.DataFrame:

@@ -9,23 +9,26 @@ from torch import nn
 
 from headprobe.capture import observing
 from headprobe.errors import InputError
+from headprobe.feed.pairs import BUILT_IN_COUNT as PAIRS
+from headprobe.feed.random_inputs import inputs_for_plan
+from headprobe.feed.takes import modality
 from headprobe.load.checkpoint import (
     DTYPES,
     LOADING_FAULTS,
     Checkpoint,
     first_line,
-    modality,
     open_config,
     quiet,
     told,
     without_pooler,
 )
 from headprobe.load.collate import MOST_SEQUENCES, TOKENS_A_BATCH, model_limit
-from headprobe.load.images import COUNT
+from headprobe.load.images import COUNT as IMAGES
+from headprobe.load.sounds import COUNT as SOUNDS
 from headprobe.settings import LoadOptions, ScanOptions, parse_size
 from headprobe.tile import AttentionTile, Site
 
-TEXTS = 128  # in the built-in sample
+BUILT_IN = {"text": 128, "image": IMAGES, "audio": SOUNDS, "image-text": PAIRS, "audio-text": PAIRS}
 COPIES = 8  # of a tile's probabilities that live at once, at most: the model's own and what metrics make of them
 LARGEST_ON_CPU = 500_000_000  # parameters of a model that may be built with random weights if it can't run on shapes
 
@@ -72,7 +75,7 @@ def plan(name: str, **given: Any) -> Plan:
     checkpoint = Checkpoint(model, config, source)
     length = min(options.max_length, model_limit(checkpoint))
     try:
-        sites = _sites(model, config, length)
+        sites = _sites(checkpoint, length)
     except LOADING_FAULTS as fault:  # code that looks at values
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if parameters > LARGEST_ON_CPU:
@@ -80,7 +83,7 @@ def plan(name: str, **given: Any) -> Plan:
                 "E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}"
             ) from fault
         with told("E-FORWARD", f"{type(model).__name__} fails on its inputs"):
-            sites = _sites(_skeleton(config, options, "cpu"), config, length)
+            sites = _sites(Checkpoint(_skeleton(config, options, "cpu"), config, source), length)
     return _plan(checkpoint, sites, options, length)
 
 
@@ -102,35 +105,26 @@ def _skeleton(config: Any, options: LoadOptions, device: str) -> nn.Module:
     return model.eval()
 
 
-def _sites(model: nn.Module, config: Any, length: int) -> tuple[SiteShape, ...]:
+def _sites(checkpoint: Checkpoint, length: int) -> tuple[SiteShape, ...]:
     found: list[SiteShape] = []
 
     def note(tile: AttentionTile) -> None:
         found.append(SiteShape(tile.site, tile.queries, tile.probs.shape[3]))
 
-    device = next(model.parameters()).device
+    model = checkpoint.model
+    inputs = inputs_for_plan(checkpoint, length, next(model.parameters()).device)
     with torch.inference_mode(), observing(model, note, tile_bytes=2**62):
-        model(**_inputs(model, config, length, device))
+        model(**inputs)
     return tuple(found)
-
-
-def _inputs(model: nn.Module, config: Any, length: int, device: torch.device) -> dict[str, Any]:
-    if modality(model) == "image":
-        size = getattr(config, "image_size", 224)
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width, device=device)}
-    ids = torch.zeros(1, length, dtype=torch.long, device=device)
-    if getattr(config, "is_encoder_decoder", False):
-        return {"input_ids": ids, "decoder_input_ids": ids, "use_cache": False}
-    return {"input_ids": ids}
 
 
 def _plan(checkpoint: Checkpoint, sites: tuple[SiteShape, ...], options: ScanOptions, length: int) -> Plan:
     model = checkpoint.model
     is_text = modality(model) == "text"
+    built_in = BUILT_IN.get(modality(model), 1)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    sequences = min(options.limit or TEXTS, TEXTS) if is_text else min(options.limit or COUNT, COUNT)
-    automatic = max(1, min(MOST_SEQUENCES, TOKENS_A_BATCH // length)) if is_text else COUNT
+    sequences = min(options.limit or built_in, built_in)
+    automatic = max(1, min(MOST_SEQUENCES, TOKENS_A_BATCH // length)) if is_text else IMAGES
     batch = min(options.batch_size or automatic, sequences)
     largest = max(s.site.heads * s.queries * s.keys for s in sites) * batch * 4
     size = torch.empty(0, dtype=DTYPES.get(options.dtype, torch.float32)).element_size()
@@ -151,8 +145,7 @@ def _plan(checkpoint: Checkpoint, sites: tuple[SiteShape, ...], options: ScanOpt
 
 def _seconds_a_sequence(model: Any, sites: tuple[SiteShape, ...]) -> float:
     """Forward pass and metrics, from operation counts and two short measurements on this machine's CPU."""
-    embedding = model.get_input_embeddings()
-    embedded = sum(parameter.numel() for parameter in embedding.parameters())
+    embedded = _embedded(model)
     tokens = max(s.queries for s in sites)
     weights = sum(parameter.numel() for parameter in model.parameters()) - embedded
     gram = sum(2 * s.site.heads * s.queries**2 * s.keys for s in sites)
@@ -160,6 +153,14 @@ def _seconds_a_sequence(model: Any, sites: tuple[SiteShape, ...]) -> float:
     pair_elements = sum(s.site.heads * (s.site.heads - 1) // 2 * s.queries * s.keys for s in sites)
     flop, log = _measure()
     return float((2 * weights * tokens + gram) * flop + (12 * elements + pair_elements) * log)
+
+
+def _embedded(model: Any) -> int:
+    """Parameters that are looked up and not multiplied with."""
+    try:
+        return sum(parameter.numel() for parameter in model.get_input_embeddings().parameters())
+    except (NotImplementedError, AttributeError):
+        return 0
 
 
 def _measure() -> tuple[float, float]:

@@ -16,6 +16,8 @@ Special = Literal["keep", "drop-queries", "drop-keys"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "float64"]
 MOST_LAYERS = 10_000
 SITE_KINDS = ("encoder", "decoder", "cross")
+LEAST = {"limit": 1, "max_length": 2, "batch_size": 1, "target_length": 1, "random_inputs": 1}
+SEVERAL = ("text", "target_text", "images", "audio", "metrics")
 NEVER_FROM_FILE = ("token", "trust_remote_code", "allow_pickle")  # a file found by search must not lower the guard
 
 
@@ -41,6 +43,11 @@ class InputOptions:
 
     text: tuple[str, ...] = ()
     field: str | None = None
+    target_text: tuple[str, ...] = ()
+    target_length: int = 32
+    images: tuple[Any, ...] = ()  # paths; from Python also Pillow images
+    audio: tuple[Any, ...] = ()  # paths; from Python also samples
+    random_inputs: int | None = None
     limit: int | None = None
     max_length: int = 128
     batch_size: int | None = None
@@ -49,7 +56,7 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         check_choice("special", self.special, get_args(Special))
-        for name, least in (("limit", 1), ("max_length", 2), ("batch_size", 1)):
+        for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(
@@ -85,9 +92,10 @@ class ScanOptions(LoadOptions, InputOptions):
         for name in values:
             if name not in known:
                 raise UsageError("E-OPTION", f'no option "{name}"', nearest(name, known))
-        for name in ("text", "metrics"):
-            value = values.get(name, ())
-            values[name] = (value,) if isinstance(value, str | Path) else tuple(value)
+        for name in SEVERAL:
+            value = values.get(name)
+            several = () if value is None else value if isinstance(value, list | tuple) else (value,)
+            values[name] = tuple(str(item) if isinstance(item, Path) else item for item in several)
         values["metrics"] = tuple(
             word.strip() for words in values["metrics"] for word in words.split(",") if word.strip()
         )
@@ -97,7 +105,7 @@ class ScanOptions(LoadOptions, InputOptions):
             values["layers"] = str(values["layers"])
         elif isinstance(values.get("layers"), list | tuple | range):
             values["layers"] = ",".join(str(layer) for layer in values["layers"])
-        return cls(**{**values, "text": tuple(str(path) for path in values["text"])})
+        return cls(**values)
 
 
 def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:

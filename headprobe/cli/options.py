@@ -35,18 +35,47 @@ OPTIONS: dict[str, Any] = {
     "text": _option(
         list[str],
         INPUT_PANEL,
-        "Texts: .txt (one a line), .jsonl, .csv, .parquet, or - (standard input). Repeatable.",
+        "Texts: .txt (one a line), .jsonl, .csv, .parquet, or - (standard input). Repeatable. For models of images with"
+        " texts: .jsonl whose lines have image (a path) and text.",
         "--text",
         metavar="FILE",
         show=False,
     ),
     "field": _option(str | None, INPUT_PANEL, "The field of .jsonl, .csv or .parquet rows that holds the text."),
-    "limit": _option(int | None, INPUT_PANEL, "Use so many texts or images, the first ones.", "--limit", "-n"),
+    "images": _option(
+        list[str],
+        INPUT_PANEL,
+        "Images: a file, or a folder of them. Repeatable.",
+        "--images",
+        metavar="PATH",
+        show=False,
+    ),
+    "audio": _option(
+        list[str],
+        INPUT_PANEL,
+        "Sounds: a file, or a folder of them. Repeatable.",
+        "--audio",
+        metavar="PATH",
+        show=False,
+    ),
+    "target_text": _option(
+        list[str],
+        INPUT_PANEL,
+        "What the decoder reads, one text for each input. Default: what the model writes itself.",
+        "--target-text",
+        metavar="FILE",
+        show=False,
+    ),
+    "target_length": _option(int, INPUT_PANEL, "The model writes so many tokens at most where no --target-text is."),
+    "random_inputs": _option(
+        int | None, INPUT_PANEL, "Measure on so many random inputs: heads without meaning, for any model."
+    ),
+    "limit": _option(int | None, INPUT_PANEL, "Use so many texts, images or sounds, the first ones.", "--limit", "-n"),
     "max_length": _option(int, INPUT_PANEL, "Cut texts at so many tokens (never beyond the model's own limit)."),
     "batch_size": _option(
         int | None, INPUT_PANEL, "Sequences a forward pass. Changes no result.", "--batch-size", "-b"
     ),
-    "seed": _option(int | None, INPUT_PANEL, "Draw the --limit texts with this seed instead of taking the first."),
+    "seed": _option(int | None, INPUT_PANEL, "Draw the --limit inputs with this seed instead of taking the first."),
     "special": _option(str, INPUT_PANEL, "Special tokens: keep, drop-queries, or drop-keys (rows are rescaled)."),
     "metrics": _option(
         list[str],

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,40 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class Input:
-    """One sequence: token ids (or pixels), which of them are special tokens, and whether it was cut."""
+    """One sequence: token ids (or pixels), which of them are special tokens, and whether it was cut.
+
+    `reads` is what a decoder is given, from its start token on, and `reads_special` marks special tokens in it.
+    """
 
     number: int
     ids: Tensor
     special: Tensor | None = None
     was_cut: bool = False
+    reads: Tensor | None = None
+    reads_special: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of tokens (or of columns of pixels)."""
+        return int(self.ids.shape[-1])
 
     @property
     def sha256(self) -> str:
         """Hash of what the model is given, short enough for a table."""
-        return hashlib.sha256(self.ids.contiguous().numpy().tobytes()).hexdigest()[:16]
+        return fingerprint(self.ids, self.reads)
+
+
+class Measured(Protocol):
+    """What a report tells of an input."""
+
+    @property
+    def number(self) -> int: ...  # noqa: D102
+    @property
+    def length(self) -> int: ...  # noqa: D102
+    @property
+    def was_cut(self) -> bool: ...  # noqa: D102
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,15 @@ class Batch:
     inputs: dict[str, Any]
     numbers: tuple[int, ...] | None = None
     special: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fingerprint(*tensors: Tensor | None) -> str:
+    """A short hash of the tensors' values; the position of a tensor that is None counts for nothing."""
+    seen = hashlib.sha256()
+    for tensor in tensors:
+        if tensor is not None:
+            seen.update(tensor.cpu().contiguous().numpy().tobytes())
+    return seen.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -71,7 +103,7 @@ def encode(texts: Corpus, checkpoint: Checkpoint, tokenizer: Any, max_length: in
 
     Raises `InputError` where a token has no embedding or no text gives any token.
     """
-    longest = min(max_length, model_limit(checkpoint), _tokenizer_limit(tokenizer, checkpoint.source.folder))
+    longest = min(max_length, model_limit(checkpoint), tokenizer_limit(tokenizer, checkpoint.source.folder))
     sequences = []
     unknown = total = 0
     with quiet():
@@ -108,11 +140,15 @@ def _notes(sequences: list[Input], texts: Corpus, longest: int, unknown: float) 
 def model_limit(checkpoint: Checkpoint) -> int:
     """The longest sequence that the model's positions are made for."""
     config = checkpoint.config
-    limit = getattr(config, "max_position_embeddings", None)
+    names = ("max_position_embeddings", "max_target_positions")
+    places = (config, getattr(config, "text_config", None), getattr(config, "decoder", None))
+    limits = (getattr(place, name, None) for place in places for name in names)
+    limit = next((limit for limit in limits if limit is not None), None)
     return limit - _position_offset(checkpoint.model) if isinstance(limit, int) and limit > 0 else 10**9
 
 
-def _tokenizer_limit(tokenizer: Any, folder: Path) -> int:
+def tokenizer_limit(tokenizer: Any, folder: Path) -> int:
+    """The longest sequence that the tokenizer says its model takes."""
     limit = tokenizer.model_max_length
     if not isinstance(limit, int | float) or limit < 2:
         raise InputError("E-TOKENIZER", f"tokenizer_config.json in {folder} has model_max_length {limit!r}")
@@ -128,24 +164,39 @@ def _position_offset(model: nn.Module) -> int:
     return 0
 
 
-def _decoder_start(config: Any) -> int:
+def decoder_start(config: Any) -> int:
     """The token that a decoder's text begins with; models that name none begin with padding."""
-    named = (getattr(config, name, None) for name in ("decoder_start_token_id", "pad_token_id"))
+    places = (config, getattr(config, "decoder", None))
+    names = ("decoder_start_token_id", "pad_token_id")
+    named = (getattr(place, name, None) for name in names for place in places)
     return next((token for token in named if isinstance(token, int)), 0)
 
 
 def _check_ids(sequences: list[Input], checkpoint: Checkpoint) -> None:
-    model: Any = checkpoint.model
-    rows = model.get_input_embeddings().weight.shape[0]
     largest = max(int(sequence.ids.max()) for sequence in sequences)
     if getattr(checkpoint.config, "is_encoder_decoder", False):
-        largest = max(largest, _decoder_start(checkpoint.config))
-    if largest >= rows:
+        largest = max(largest, decoder_start(checkpoint.config))
+    check_id(largest, checkpoint)
+
+
+def check_id(largest: int, checkpoint: Checkpoint) -> None:
+    """Raise `InputError` where the largest token id has no row in the model's embedding."""
+    rows = embedding_rows(checkpoint.model)
+    if rows is not None and largest >= rows:
         raise InputError(
             "E-VOCAB",
             f"the tokenizer gives id {largest}, the embedding has {rows} rows",
             "Tokenizer and model do not match.",
         )
+
+
+def embedding_rows(model: Any) -> int | None:
+    """How many tokens the model has embeddings for; None where it doesn't say."""
+    try:
+        weight = getattr(model.get_input_embeddings(), "weight", None)
+    except (NotImplementedError, AttributeError):
+        return None
+    return int(weight.shape[0]) if isinstance(weight, Tensor) else None
 
 
 def batches(sequences: Sequence[Input], checkpoint: Checkpoint, pad: int | None, size: int | None) -> Iterator[Batch]:
@@ -166,14 +217,16 @@ def batches(sequences: Sequence[Input], checkpoint: Checkpoint, pad: int | None,
 def _pad(group: Sequence[Input], checkpoint: Checkpoint, pad: int) -> Batch:
     model, config = checkpoint.model, checkpoint.config
     device = next(model.parameters()).device
-    ids = nn.utils.rnn.pad_sequence([s.ids for s in group], batch_first=True, padding_value=pad)
-    mask = nn.utils.rnn.pad_sequence([torch.ones_like(s.ids) for s in group], batch_first=True)
-    special = nn.utils.rnn.pad_sequence([_special(s) for s in group], batch_first=True)
+    ids, mask, special = padded([s.ids for s in group], [s.special for s in group], pad)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     accepted = inspect.signature(model.forward).parameters
     sides = {"encoder": special, "decoder": special}
-    if getattr(config, "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = nn.functional.pad(ids[:, :-1], (1, 0), value=_decoder_start(config))
+    if all(s.reads is not None for s in group):
+        reads = [s.reads for s in group if s.reads is not None]
+        marks = [s.reads_special for s in group]
+        inputs["decoder_input_ids"], inputs["decoder_attention_mask"], sides["decoder"] = padded(reads, marks, pad)
+    elif getattr(config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = nn.functional.pad(ids[:, :-1], (1, 0), value=decoder_start(config))
         inputs["decoder_attention_mask"] = mask
         sides["decoder"] = nn.functional.pad(special[:, :-1], (1, 0), value=True)
     elif "position_ids" in accepted and not _multimodal_positions(config):
@@ -185,8 +238,15 @@ def _pad(group: Sequence[Input], checkpoint: Checkpoint, pad: int) -> Batch:
     return Batch(moved, numbers, {side: known.to(device) for side, known in sides.items()})
 
 
-def _special(sequence: Input) -> Tensor:
-    return torch.zeros_like(sequence.ids, dtype=torch.bool) if sequence.special is None else sequence.special
+def padded(ids: list[Tensor], special: list[Tensor | None], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, mask and special tokens of some sequences [batch, length], padded on the right."""
+    marks = [torch.zeros_like(i, dtype=torch.bool) if s is None else s for i, s in zip(ids, special, strict=True)]
+    pad_sequence = nn.utils.rnn.pad_sequence
+    return (
+        pad_sequence(ids, batch_first=True, padding_value=pad),
+        pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        pad_sequence(marks, batch_first=True),
+    )
 
 
 def _multimodal_positions(config: Any) -> bool:

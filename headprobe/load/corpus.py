@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headprobe.errors import EnvironmentFailure, InputError, UsageError, nearest
 from headprobe.settings import InputOptions
 
 BUILT_IN = "texts-1"
 FIELDS = ("text", "content", "prompt", "sentence")  # tried in this order where --field doesn't say
+T = TypeVar("T")
 FORMATS = (".txt", ".jsonl", ".csv", ".parquet")
 
 
@@ -27,37 +28,62 @@ class Corpus:
     texts: tuple[str, ...]
     source: str
     empty: int = 0
+    targets: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Hash of the texts and their order."""
-        return hashlib.sha256("\0".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
+        joined = "\0".join((*self.texts, *self.targets))
+        return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def corpus(options: InputOptions) -> Corpus:
+def corpus(options: InputOptions, targets: list[str] | None = None) -> Corpus:
     """The texts that the options name, the built-in sample if they name none.
 
     `limit` takes the first so many; with a `seed` it draws them, keeping their order. Raises `InputError` for files
     that can't be read and where no text is left.
     """
-    if options.text:
-        read = [text for path in options.text for text in _read(path, options.field)]
-        source = ", ".join(options.text)
-    else:
-        read, source = list(_built_in()), f"built-in {BUILT_IN}"
-    return from_texts(read, source, options)
+    source = ", ".join(options.text) if options.text else f"built-in {BUILT_IN}"
+    read = read_texts(options.text, options.field) if options.text else list(_built_in())
+    return from_texts(read, source, options, targets)
 
 
-def from_texts(read: list[str], source: str, options: InputOptions) -> Corpus:
-    """A corpus of texts at hand."""
-    texts = [text for text in read if text.strip()]
-    if not texts:
+def targets_of(options: InputOptions) -> list[str] | None:
+    """The texts that a decoder is to read, if the options name some."""
+    return read_texts(options.target_text, options.field) if options.target_text else None
+
+
+def read_texts(paths: tuple[str, ...], field: str | None) -> list[str]:
+    """All texts of some files, empty ones too."""
+    return [text for path in paths for text in _read(path, field)]
+
+
+def from_texts(read: list[str], source: str, options: InputOptions, targets: list[str] | None = None) -> Corpus:
+    """A corpus of texts at hand, each with its target where there are some."""
+    if targets is not None:
+        check_targets(targets, len(read), "texts")
+    kept = [i for i, text in enumerate(read) if text.strip()]
+    if not kept:
         raise InputError("E-DATA", f"no usable text in {source} ({len(read)} read, {len(read)} empty)")
-    empty = len(read) - len(texts)
-    if options.limit is not None and options.seed is not None and options.limit < len(texts):
-        chosen = sorted(random.Random(options.seed).sample(range(len(texts)), options.limit))
-        texts = [texts[i] for i in chosen]
-    return Corpus(tuple(texts[: options.limit]), source, empty)
+    empty = len(read) - len(kept)
+    kept = chosen(kept, options)
+    return Corpus(tuple(read[i] for i in kept), source, empty, tuple(targets[i] for i in kept) if targets else ())
+
+
+def check_targets(targets: list[str], count: int, what: str) -> None:
+    """Raise `InputError` unless there is one target text for each of `count` inputs."""
+    if len(targets) != count:
+        raise InputError(
+            "E-TARGETS", f"{len(targets)} target texts for {count} {what}", "Give one target for each, in their order."
+        )
+
+
+def chosen(items: list[T], options: InputOptions) -> list[T]:
+    """The first `limit` items, or with a `seed` so many drawn at random, in their order."""
+    if options.limit is not None and options.seed is not None and options.limit < len(items):
+        drawn = sorted(random.Random(options.seed).sample(range(len(items)), options.limit))
+        return [items[i] for i in drawn]
+    return items[: options.limit]
 
 
 def _built_in() -> Iterator[str]:
@@ -115,6 +141,11 @@ def _decode(content: bytes, where: str) -> str:
             f"{where} is not UTF-8 (line {line}, byte {fault.start})",
             "Convert it, e.g. with iconv -t utf-8.",
         ) from fault
+
+
+def records(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a .jsonl file with the numbers of their lines."""
+    return list(_jsonl(_decode(_bytes(path), str(path)), path))
 
 
 def _jsonl(content: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,43 +1,97 @@
-"""Built-in images: seeded patterns of edges, gradients, blobs and strokes, drawn at the model's own size."""
+"""Images to run a model on: files, or built-in patterns of edges, gradients and blobs, drawn at the model's size."""
 
 import json
 import math
-from collections.abc import Iterator
+import struct
+import warnings
+import zlib
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from headprobe.errors import InputError
-from headprobe.load.collate import Batch, Encoded, Input
+from headprobe.errors import EnvironmentFailure, InputError
+from headprobe.load.checkpoint import LOADING_FAULTS, first_line
+from headprobe.load.collate import Encoded, Input
 from headprobe.load.preflight import read_json
 
 BUILT_IN = "patterns-1"
 COUNT = 32
+DAMAGED: tuple[type[Exception], ...] = (*LOADING_FAULTS, SyntaxError, struct.error, zlib.error)  # what Pillow raises
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def built_in_images(config: Any, folder: Path, limit: int | None) -> Encoded:
     """`COUNT` images [channel, height, width], normalised as the checkpoint's preprocessor says (else to [-1, 1])."""
-    height, width = _size(config)
-    channels = getattr(config, "num_channels", 3)
+    channels, height, width = image_shape(config)
     mean, std = _normalisation(folder, channels)
     images = [_pattern(i, channels, height, width) for i in range(min(limit or COUNT, COUNT))]
     return Encoded([Input(i, (image - mean) / std) for i, image in enumerate(images)], [])
 
 
-def image_batches(images: list[Input], model: Any, size: int | None) -> Iterator[Batch]:
-    """The images in batches of `size`, in the model's own precision."""
-    parameter = next(model.parameters())
-    for start in range(0, len(images), size or COUNT):
-        group = images[start : start + (size or COUNT)]
-        pixels = torch.stack([image.ids for image in group]).to(parameter)
-        yield Batch({"pixel_values": pixels}, tuple(image.number for image in group))
+def read_image(given: Any, channels: int, name: str) -> Any:
+    """A Pillow image from a file or from Python, upright and with the model's channels.
+
+    Raises `InputError` for what is no image. Formats that Pillow would start other programs for are not among them.
+    """
+    image, image_ops = _pillow(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", image.DecompressionBombWarning)
+            is_file = isinstance(given, str | Path)
+            with image.open(given, formats=FORMATS) if is_file else nullcontext(_picture(given, image)) as opened:
+                return image_ops.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+    except FileNotFoundError as fault:
+        raise InputError("E-DATA", f"no image at {name}") from fault
+    except IsADirectoryError as fault:
+        raise InputError("E-DATA", f"{name} is a folder", "Give the files in it.") from fault
+    except (image.DecompressionBombError, image.DecompressionBombWarning) as fault:
+        raise InputError("E-IMAGE", f"{name} has too many pixels") from fault
+    except image.UnidentifiedImageError as fault:
+        raise InputError("E-IMAGE", f"{name} is no image that can be read", f"Valid: {', '.join(FORMATS)}.") from fault
+    except DAMAGED as fault:
+        raise InputError("E-IMAGE", f"{name} is damaged: {first_line(fault)}") from fault
 
 
-def _size(config: Any) -> tuple[int, int]:
-    size = getattr(config, "image_size", 224)
-    return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
+def built_in_image(index: int, size: int = 224) -> Any:
+    """A pattern as a Pillow image, for processors that take images and no tensors."""
+    image, _ = _pillow("the built-in image")
+    pixels = (_pattern(index, 3, size, size) * 255).round().to(torch.uint8)
+    return image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def _pillow(name: str) -> tuple[ModuleType, ModuleType]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as fault:
+        raise EnvironmentFailure(
+            "E-PACKAGE", f'{name} needs the package "pillow"', 'Run: pip install "headprobe[images]"'
+        ) from fault
+    return Image, ImageOps
+
+
+def _picture(given: Any, image: Any) -> Any:
+    return given if isinstance(given, image.Image) else image.fromarray(np.asarray(given))
+
+
+def image_shape(config: Any) -> tuple[int, int, int]:
+    """Channels, height and width of the images that a config speaks of: its own, or those of its vision part."""
+    parts = [config, *(getattr(config, name, None) for name in ("vision_config", "encoder", "backbone_config"))]
+
+    def first(*names: str, default: Any) -> Any:
+        values = (getattr(part, name, None) for part in parts for name in names)
+        return next((value for value in values if isinstance(value, int | list | tuple)), default)
+
+    size = first("image_size", "input_size", default=224)
+    channels = first("num_channels", "in_channels", "in_chans", default=3)
+    height, width = (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
+    return channels if isinstance(channels, int) else 3, height, width
 
 
 def _normalisation(folder: Path, channels: int) -> tuple[Tensor, Tensor]:

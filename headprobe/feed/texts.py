@@ -1,0 +1,76 @@
+"""Texts, and what a decoder reads beside them."""
+
+from typing import Any
+
+from headprobe.errors import UsageError
+from headprobe.feed.contract import Feed, Given
+from headprobe.feed.decoder import ABOUT, decoded_texts
+from headprobe.feed.takes import reads
+from headprobe.load.checkpoint import Checkpoint
+from headprobe.load.collate import Input, batches, encode, load_tokenizer
+from headprobe.load.corpus import Corpus, corpus, from_texts, targets_of
+from headprobe.settings import ScanOptions, parse_size
+
+
+def feed_texts(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Feed:
+    """The texts from Python or from files, else the built-in sample."""
+    read = _read(given, options)
+    tokenizer = given.tokenizer or _tokenizer(checkpoint, options)
+    encoded = encode(read, checkpoint, tokenizer, options.max_length)
+    inputs, notes = encoded.inputs, encoded.notes
+    about = {**about_inputs(read.source, inputs), "texts_sha256": read.sha256}
+    if reads(checkpoint.model):
+        inputs, way = decoded_texts(checkpoint, inputs, read.targets, tokenizer, options)
+        about["decoder"], note = ABOUT[way]
+        notes = [*notes, note]
+    return padded_feed(checkpoint, inputs, tokenizer.pad_token_id, about, notes, options)
+
+
+def padded_feed(
+    checkpoint: Checkpoint,
+    inputs: list[Input],
+    pad: int | None,
+    about: dict[str, Any],
+    notes: list[str],
+    options: ScanOptions,
+) -> Feed:
+    """A feed of sequences of ids, in batches for which the memory suffices."""
+    size = options.batch_size
+    if options.pairs == "model":
+        longest = max(max(len(item.ids), 0 if item.reads is None else len(item.reads)) for item in inputs)
+        size = size or _pooled_batch(checkpoint.config, longest, options)
+    return Feed(batches(inputs, checkpoint, pad, size), inputs, len(inputs), about, notes)
+
+
+def about_inputs(source: str, inputs: list[Input]) -> dict[str, Any]:
+    """What provenance says of sequences of ids."""
+    return {
+        "source": source,
+        "sequences": len(inputs),
+        "tokens": sum(item.length for item in inputs),
+        "cut": sum(item.was_cut for item in inputs),
+    }
+
+
+def _read(given: Given, options: ScanOptions) -> Corpus:
+    if isinstance(given.texts, str) or isinstance(given.targets, str):
+        name = "texts" if isinstance(given.texts, str) else "targets"
+        raise UsageError("E-OPTION", f"{name} is one text", f"Give a list of them: {name}=[...].")
+    targets = targets_of(options) if given.targets is None else list(given.targets)
+    if given.texts is not None:
+        return from_texts(list(given.texts), "texts given in Python", options, targets)
+    return corpus(options, targets)
+
+
+def _tokenizer(checkpoint: Checkpoint, options: ScanOptions) -> Any:
+    if not checkpoint.files:
+        raise UsageError("E-TOKENIZER", "a model object has no tokenizer", "Pass tokenizer=..., or batches=[...].")
+    return load_tokenizer(checkpoint.source.folder, options.trust_remote_code)
+
+
+def _pooled_batch(config: Any, positions: int, options: ScanOptions) -> int:
+    """A batch size at which the attention of all layers at once fits: pairs across layers need it together."""
+    layers, heads = (getattr(config, name, None) or 16 for name in ("num_hidden_layers", "num_attention_heads"))
+    stacks = 3 if getattr(config, "is_encoder_decoder", False) else 1
+    a_sequence = stacks * layers * heads * positions**2 * 4
+    return int(max(1, min(16, parse_size(options.max_memory) // (4 * a_sequence))))
