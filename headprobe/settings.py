@@ -18,7 +18,8 @@ MOST_LAYERS = 10_000
 SITE_KINDS = ("encoder", "decoder", "cross")
 LEAST = {"limit": 1, "max_length": 2, "batch_size": 1, "target_length": 1, "random_inputs": 1}
 SEVERAL = ("text", "target_text", "images", "audio", "metrics")
-NEVER_FROM_FILE = ("token", "trust_remote_code", "allow_pickle")  # a file found by search must not lower the guard
+# A file found by search must not lower the guard.
+NEVER_FROM_FILE = ("token", "trust_remote_code", "allow_pickle", "base_model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class LoadOptions:
     token: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    base_model: str | None = None
+    gguf_file: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, get_args(Dtype))

@@ -8,8 +8,8 @@ from headprobe.cli.show import check_output_options, progress
 
 
 @accepting(
-    "revision", "cache_dir", "token", "trust_remote_code", "allow_pickle", "dtype", "device", "limit", "max_length",
-    "batch_size", "max_memory", "format", "quiet", "verbose", "no_progress",
+    "revision", "cache_dir", "token", "trust_remote_code", "allow_pickle", "base_model", "gguf_file", "dtype", "device",
+    "limit", "max_length", "batch_size", "max_memory", "format", "quiet", "verbose", "no_progress",
 )  # fmt: skip
 def inspect(model: ModelArgument, **options: Any) -> None:
     """Show a checkpoint's attention sites, heads and groups, and what a scan will need. Loads no weights.

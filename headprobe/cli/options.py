@@ -32,6 +32,10 @@ OPTIONS: dict[str, Any] = {
         bool, MODEL_PANEL, "Run code that the checkpoint ships. Review it first.", "--trust-remote-code"
     ),
     "allow_pickle": _option(bool, MODEL_PANEL, "Load pickled weights, which can run code.", "--allow-pickle"),
+    "base_model": _option(
+        str | None, MODEL_PANEL, "An adapter's base: hub name or folder, instead of the one that it names."
+    ),
+    "gguf_file": _option(str | None, MODEL_PANEL, "The GGUF file to read, in the model's folder or repository."),
     "text": _option(
         list[str],
         INPUT_PANEL,

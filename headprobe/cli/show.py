@@ -37,8 +37,8 @@ def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("t
 
 def first_look(model: str, options: dict[str, Any]) -> None:
     """Refuse in a moment what needs no torch to be seen: wrong options, unknown metrics, a local folder's files."""
+    from headprobe.load import layout
     from headprobe.load.hub import local_path
-    from headprobe.load.preflight import preflight
     from headprobe.metrics import select
 
     chosen = ScanOptions.of(**scan_options(options))
@@ -46,7 +46,7 @@ def first_look(model: str, options: dict[str, Any]) -> None:
     _check_sort(options.get("sort"), columns)
     path = local_path(model)
     if path is not None:
-        preflight(path, allow_pickle=chosen.allow_pickle)
+        layout.first_look(path, chosen)
 
 
 def _check_sort(sort: str | None, columns: frozenset[str]) -> None:

@@ -1,8 +1,9 @@
 """A checkpoint becomes a model in eval mode, with everything suspicious about it refused or noted."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,9 +14,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from headprobe.errors import EnvironmentFailure, HeadprobeError, InputError, RefusedError, nearest
-from headprobe.load.hub import Source, find
-from headprobe.load.missing import check_report
-from headprobe.load.preflight import Preflight, preflight
+from headprobe.load import adapter, gguf
+from headprobe.load.architecture import arguments, find_class, named, scanned
+from headprobe.load.hub import Source
+from headprobe.load.layout import open_folder
+from headprobe.load.missing import check_report, head_of
+from headprobe.load.preflight import Preflight
+from headprobe.load.quantized import check_quantization, dequantise, quantization_note
 from headprobe.settings import LoadOptions
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -28,13 +33,23 @@ LOADING_FAULTS: tuple[type[Exception], ...] = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model ready to be observed and what is known of it. `notes` are for the user to read."""
+    """A model ready to be observed and what is known of it. `notes` are for the user to read.
+
+    `task_model` is what was loaded: the model with its head, of which `missing_in_head` is random. They are one where
+    there is no head, or one with attention of its own.
+    """
 
     model: nn.Module
     config: Any
     source: Source
     files: tuple[Path, ...] = ()
     notes: list[str] = field(default_factory=list)
+    task_model: Any = None
+    missing_in_head: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.task_model is None:
+            object.__setattr__(self, "task_model", self.model)
 
     @property
     def modality(self) -> str:
@@ -56,26 +71,61 @@ def modality(model: nn.Module) -> str:
 
 
 def load_checkpoint(name: str, options: LoadOptions) -> Checkpoint:
-    """Load a checkpoint's base model for observation: eager attention, eval mode, nothing random in it.
+    """Load a checkpoint for observation as what it is: eager attention, eval mode, nothing random in it.
 
     Raises `HeadprobeError` with the reason for anything that would make the numbers wrong.
     """
     source, looked, config = open_config(name, options)
     device = _device(options.device)
+    what = looked.weights[0] if len(looked.weights) == 1 else looked.folder
+    with quiet(), told("E-LOAD", f"{what} can't be loaded"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what a task head lacks is made up, and the same every time
+        task, report = _load(looked, config, options)
+        model = scanned(task)
+    missing = check_report(task, model, report, looked)
+    if looked.adapter is not None:
+        with quiet(), told("E-ADAPTER", f"the adapter in {looked.adapter.folder} can't be merged"):
+            adapter.merge(task, looked.adapter, head_of(task, model))
+    _check_finite(model)
+    with told("E-DEVICE", f"{type(task).__name__} can't be moved to {device}"):
+        task.eval().requires_grad_(False).to(device)
+    if model.config._attn_implementation != "eager":
+        raise InputError("E-EAGER", f"{type(model).__name__} can't be run with eager attention")
+    return Checkpoint(
+        model.eval(),
+        model.config,
+        source,
+        _files(looked),
+        _notes(source, looked, config, task, options),
+        task,
+        tuple(missing),
+    )
+
+
+def _files(looked: Preflight) -> tuple[Path, ...]:
+    own = looked.weights if looked.is_gguf else (looked.folder / "config.json", *looked.weights)
+    return own if looked.adapter is None else (*own, *looked.adapter.files)
+
+
+def _notes(source: Source, looked: Preflight, config: Any, task: Any, options: LoadOptions) -> list[str]:
     notes = [source.note] if source.note else []
+    names = named(config)
     if "auto_map" in looked.config and not options.trust_remote_code:
         notes.append(
             f'the checkpoint ships its own code, which was not run: the built-in "{config.model_type}" is used'
         )
-    what = looked.weights[0] if len(looked.weights) == 1 else source.folder
-    with quiet(), told("E-LOAD", f"{what} can't be loaded"):
-        model, report = _load(source.folder, config, options)
-    check_report(model, report, looked, source.folder)
-    _check_finite(model)
-    model = model.eval().requires_grad_(False).to(device)
-    if model.config._attn_implementation != "eager":
-        raise InputError("E-EAGER", f"{type(model).__name__} can't be run with eager attention")
-    return Checkpoint(model, model.config, source, (source.folder / "config.json", *looked.weights), notes)
+    elif names and type(task).__name__ not in names and looked.adapter is None and not looked.is_gguf:
+        notes.append(
+            f'config.json names {names[0]}, which transformers lacks for "{config.model_type}":'
+            f" {type(task).__name__} was loaded"
+        )
+    if looked.adapter is not None:
+        notes.append(looked.adapter.note)
+    if looked.is_gguf:
+        notes.append(gguf.NOTE)
+    elif looked.quantization is not None:
+        notes.append(quantization_note(looked.quantization))
+    return notes
 
 
 def open_config(name: str, options: LoadOptions) -> tuple[Source, Preflight, Any]:
@@ -84,39 +134,40 @@ def open_config(name: str, options: LoadOptions) -> tuple[Source, Preflight, Any
     The field is overwritten since a value in config.json beats the argument that the loader is given.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    source = find(name, options)
-    looked = preflight(source.folder, allow_pickle=options.allow_pickle)
-    model_type = looked.config["model_type"]
-    if model_type not in CONFIG_MAPPING and not options.trust_remote_code:
-        if "auto_map" in looked.config:
-            raise RefusedError(
-                "E-REMOTE",
-                f"{source.folder} is of a type of its own ({model_type}) and ships the code for it",
-                "Review the code, then pass --trust-remote-code.",
-            )
-        raise InputError(
-            "E-ARCH",
-            f'model type "{model_type}" is unknown to the installed transformers',
-            nearest(model_type, CONFIG_MAPPING.keys()),
-        )
-    _check_quantization(looked.config, source.folder)
-    _check_activations(looked.config, source.folder)
-    with quiet(), told("E-CONFIG", f"{source.folder / 'config.json'} describes no valid model"):
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=options.trust_remote_code)
+    source, looked = open_folder(name, options)
+    where = looked.weights[0] if looked.is_gguf else looked.folder / "config.json"
+    given: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
+    if looked.is_gguf:
+        given = {"trust_remote_code": False, "gguf_file": looked.weights[0].name}
+    else:
+        _check_type(looked, options)
+        looked = replace(looked, quantization=check_quantization(looked.config, looked.folder))
+        _check_activations(looked.config, looked.folder)
+    with quiet(), told("E-GGUF" if looked.is_gguf else "E-CONFIG", f"{where} describes no valid model"):
+        config = AutoConfig.from_pretrained(looked.folder, **given)
         config._attn_implementation = "eager"
+        dequantise(config, looked.quantization)
     return source, looked, config
 
 
-def _check_quantization(config: dict[str, Any], folder: Path) -> None:
-    """An unknown method would be ignored, and the weights taken for what they are not."""
-    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+def _check_type(looked: Preflight, options: LoadOptions) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    quantization = config.get("quantization_config")
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-    if quantization is not None and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
-        raise InputError("E-QUANT", f"{folder / 'config.json'} has unknown quantization {method!r}")
+    model_type = looked.config["model_type"]
+    if model_type in CONFIG_MAPPING or options.trust_remote_code:
+        return
+    if "auto_map" in looked.config:
+        raise RefusedError(
+            "E-REMOTE",
+            f"{looked.folder} is of a type of its own ({model_type}) and ships the code for it",
+            "Review the code, then pass --trust-remote-code.",
+        )
+    raise InputError(
+        "E-ARCH",
+        f'model type "{model_type}" is unknown to the installed transformers',
+        nearest(model_type, CONFIG_MAPPING.keys()),
+    )
 
 
 def _check_activations(config: dict[str, Any], folder: Path) -> None:
@@ -130,31 +181,28 @@ def _check_activations(config: dict[str, Any], folder: Path) -> None:
 
 
 def without_pooler(config: Any) -> dict[str, bool]:
-    """The argument that leaves out the pooling layer, where the model's class has one.
-
-    Checkpoints saved with another head lack its weights; it comes after all attention, so nothing needs it.
-    """
-    from transformers import MODEL_MAPPING
-
-    cls = MODEL_MAPPING.get(type(config), None)
-    code = getattr(getattr(cls, "__init__", None), "__code__", None)
-    return {"add_pooling_layer": False} if code and "add_pooling_layer" in code.co_varnames else {}
-
-
-def _load(folder: Path, config: Any, options: LoadOptions) -> tuple[Any, dict[str, Any]]:
+    """The argument that leaves out the pooling layer of an AutoModel, where its class has one."""
     from transformers import AutoModel
 
-    model, report = AutoModel.from_pretrained(
-        folder,
+    return arguments(AutoModel, config)
+
+
+def _load(looked: Preflight, config: Any, options: LoadOptions) -> tuple[Any, dict[str, Any]]:
+    task = looked.adapter.task if looked.adapter is not None else None
+    loader = find_class(config, looked.folder, options, task)
+    model, report = loader.from_pretrained(
+        looked.folder,
         config=config,
         attn_implementation="eager",
         dtype="auto" if options.dtype == "auto" else DTYPES[options.dtype],
-        use_safetensors=None if options.allow_pickle else True,
+        use_safetensors=None if options.allow_pickle or looked.is_gguf else True,
         trust_remote_code=options.trust_remote_code,
         ignore_mismatched_sizes=True,  # so that the report names them; they are refused all the same
         output_loading_info=True,
         local_files_only=True,
-        **without_pooler(config),
+        adapter_kwargs={"subfolder": os.devnull},  # an adapter in the folder is merged by us, never by the loader too
+        **arguments(loader, config),
+        **gguf.arguments(looked),
     )
     return model, report
 
@@ -173,7 +221,8 @@ def _device(wanted: str) -> torch.device:
 
 
 def _check_finite(model: nn.Module) -> None:
-    broken = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    floats = [(name, weight) for name, weight in model.named_parameters() if weight.is_floating_point()]
+    broken = [name for name, weight in floats if not bool(weight.isfinite().all())]
     if broken:
         raise InputError("E-NONFINITE", f"{len(broken)} weights are not finite: {', '.join(broken[:3])}")
 

@@ -5,22 +5,29 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from headprobe.errors import EnvironmentFailure, HeadprobeError, InputError, RefusedError
+from headprobe.errors import EnvironmentFailure, HeadprobeError, InputError, RefusedError, nearest
 from headprobe.settings import LoadOptions
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 TIMEOUT = 10.0
+WEIGHTS = (  # the last two: Sentence Transformers' older layout, and adapters
+    r"model.*\.safetensors", r"\d_Transformer/model.*\.safetensors", r"adapter_model\.safetensors",
+)  # fmt: skip
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies: a folder, the name the user gave, and the hub's commit if it came from there."""
+    """Where a checkpoint lies: a folder, the name the user gave, and the hub's commit if it came from there.
+
+    The folder is where its tokenizer or processor is; `gguf` is the file in it that holds everything, if one does.
+    """
 
     folder: Path
     name: str
     commit: str | None = None
     note: str = ""
+    gguf: str | None = None
 
 
 def find(name: str, options: LoadOptions) -> Source:
@@ -30,7 +37,7 @@ def find(name: str, options: LoadOptions) -> Source:
     the hub. Raises `InputError` for a path that isn't there and `EnvironmentFailure` when the hub can't help.
     """
     path = local_path(name)
-    return _from_hub(name, options) if path is None else Source(path, name)
+    return from_hub(name, options) if path is None else Source(path, name)
 
 
 def local_path(name: str) -> Path | None:
@@ -45,7 +52,8 @@ def local_path(name: str) -> Path | None:
     return None
 
 
-def _from_hub(name: str, options: LoadOptions) -> Source:
+def from_hub(name: str, options: LoadOptions) -> Source:
+    """The folder of a hub name, downloaded or from the cache, whatever folders there are here."""
     from huggingface_hub import constants, errors
 
     if constants.is_offline_mode():
@@ -100,15 +108,27 @@ def _from_cache(name: str, options: LoadOptions, reason: str) -> Source:
 
 def _wanted(name: str, files: list[str], options: LoadOptions) -> list[str]:
     """The files worth downloading: one format of weights, everything small, code only if it is trusted."""
-    weights = [file for file in files if re.fullmatch(r"model.*\.safetensors", file)]
-    pickled = [file for file in files if re.fullmatch(r"pytorch_model.*\.bin", file)]
+    if options.gguf_file is not None:
+        return _wanted_gguf(name, files, options.gguf_file)
+    weights = next(filter(None, ([f for f in files if re.fullmatch(form, f)] for form in WEIGHTS)), [])
+    pickled = [file for file in files if re.fullmatch(r"pytorch_model.*\.bin|adapter_model\.bin", file)]
     if not weights and pickled and not options.allow_pickle:
         raise RefusedError(
             "E-PICKLE",
             f"{name} has only pickled weights ({pickled[0]}), which can run code when loaded",
             "Pass --allow-pickle if you trust their source.",
         )
+    packed = [file for file in files if file.endswith(".gguf")]
+    if packed and not weights and not pickled:
+        raise InputError("E-FORMAT", f"{name} has only GGUF weights", f"Name a file, e.g. --gguf-file {packed[0]}")
     return [*SMALL_FILES, *(weights or pickled), *(["*.py"] if options.trust_remote_code else [])]
+
+
+def _wanted_gguf(name: str, files: list[str], wanted: str) -> list[str]:
+    if wanted not in files:
+        packed = [file for file in files if file.endswith(".gguf")]
+        raise InputError("E-GGUF", f"{name} has no file {wanted}", nearest(wanted, packed))
+    return [*SMALL_FILES, wanted]
 
 
 def _told(name: str, revision: str | None, fault: Exception) -> HeadprobeError:

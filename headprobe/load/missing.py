@@ -1,5 +1,6 @@
 """The loader's report: a weight that the checkpoint lacks would be random numbers, and is an error here."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from headprobe.errors import InputError
 from headprobe.load.preflight import Preflight
 
 
-def check_report(model: nn.Module, report: dict[str, Any], looked: Preflight, folder: Path) -> None:
-    """Raise `InputError` unless every weight of the model came from the checkpoint and no layer was left out.
+def check_report(task: Any, model: nn.Module, report: dict[str, Any], looked: Preflight) -> list[str]:
+    """Raise `InputError` unless every weight of the scanned model came from the checkpoint and no layer was left out.
 
-    A pooling layer may be missing, since it comes after all attention; an unused task head may be left over.
+    `task` is what was loaded, `model` the part of it that is scanned. A pooling layer may be missing, since it comes
+    after all attention; a task head may be missing or left over. Returns what the head lacks, which is random now.
     """
-    mismatched = sorted(report["mismatched_keys"])
+    folder, in_head = looked.folder, head_of(task, model)
+    mismatched = sorted(entry for entry in report["mismatched_keys"] if not in_head(entry[0]))
     if mismatched:
         name, found, needed = mismatched[0]
         raise InputError(
@@ -23,13 +26,28 @@ def check_report(model: nn.Module, report: dict[str, Any], looked: Preflight, fo
             f"{len(mismatched)} weights of {folder} have the wrong shape:"
             f" {name} is {list(found)} in the file, config.json needs {list(needed)}",
         )
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
+    lost = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
+    missing = [name for name in lost if not in_head(name)]
     unexpected = sorted(report["unexpected_keys"])
     if missing:
         raise _missing(missing, unexpected, len(model.state_dict()), looked, folder)
     if report["error_msgs"]:
         raise InputError("E-LOAD", f"{folder} can't be loaded: {str(report['error_msgs'][0]).splitlines()[0]}")
-    _check_left_over_layers(model, unexpected, folder)
+    _check_left_over_layers(task, unexpected, folder)
+    return [name for name in lost if in_head(name)]
+
+
+def head_of(task: Any, model: nn.Module) -> Callable[[str], bool]:
+    """Tells by a weight's name in the task model whether it comes after all attention of the scanned part."""
+    prefix = next((f"{path}." for path, module in task.named_modules() if module is model and path), "")
+    scanned = {prefix + name for name in model.state_dict()}
+    output = task.get_output_embeddings()
+    last = {f"{path}." for path, module in task.named_modules() if output is not None and module is output}
+
+    def in_head(name: str) -> bool:
+        return name not in scanned or "pooler" in name.split(".") or name.startswith(tuple(last))
+
+    return in_head
 
 
 def _missing(missing: list[str], unexpected: list[str], total: int, looked: Preflight, folder: Path) -> InputError:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headprobe.errors import EnvironmentFailure, InputError, RefusedError, UsageError
+from headprobe.errors import InputError, RefusedError, UsageError
 from headprobe.settings import MOST_LAYERS
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PICKLED_ADAPTER = "adapter_model.bin"
 FOREIGN = {  # other formats, by a file that gives them away
     "*.gguf": "GGUF",
     "*.onnx": "ONNX",
@@ -25,11 +26,18 @@ FOREIGN = {  # other formats, by a file that gives them away
 
 @dataclass(frozen=True)
 class Preflight:
-    """A folder that passed: its config, its weight files, and the names of the tensors in them."""
+    """What passed: a folder, its config, its weight files, and the names of the tensors in them.
 
+    A GGUF file has its config inside. An adapter belongs to the model that is here.
+    """
+
+    folder: Path
     config: dict[str, Any]
     weights: tuple[Path, ...]
     tensors: frozenset[str]
+    is_gguf: bool = False
+    adapter: Any = None
+    quantization: str | None = None
 
 
 def preflight(folder: Path, *, allow_pickle: bool) -> Preflight:
@@ -44,10 +52,12 @@ def preflight(folder: Path, *, allow_pickle: bool) -> Preflight:
         raise UsageError("E-FILE", f"{folder} is a file", "Give its folder.")
     config = _config(folder)
     weights = _weight_files(folder, allow_pickle)
-    headers = [_header(path) for path in weights if path.suffix == ".safetensors"]
-    _refuse_integers(headers, config)
-    tensors = frozenset(name for header in headers for name in header if name != "__metadata__")
-    return Preflight(config, tuple(weights), tensors)
+    headers = {path: check_safetensors(path) for path in weights if path.suffix == ".safetensors"}
+    _refuse_integers(list(headers.values()), config)
+    if not (folder / SINGLE).is_file():
+        _check_promises(folder, headers)
+    tensors = frozenset(name for header in headers.values() for name in header if name != "__metadata__")
+    return Preflight(folder, config, tuple(weights), tensors)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -74,9 +84,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _no_config(folder: Path) -> Exception:
     if (folder / "adapter_config.json").is_file():
-        return EnvironmentFailure(
-            "E-ADAPTER", f"{folder} holds an adapter and no model", "Merge it into its base first."
-        )
+        return InputError("E-ADAPTER", f"{folder} is itself an adapter and no base", "Merge it into its base first.")
     if (folder / "model_index.json").is_file():
         return InputError(
             "E-DIFFUSERS", f"{folder} is a diffusers pipeline", f"Give a component, e.g. {folder}/text_encoder."
@@ -90,9 +98,8 @@ def _no_config(folder: Path) -> Exception:
         )
     foreign = _foreign(folder)
     if foreign:
-        return InputError(
-            "E-FORMAT", f"{folder} holds {foreign} and no config.json", "headprobe reads safetensors checkpoints."
-        )
+        hint = "Name the file with --gguf-file." if foreign == "GGUF" else "headprobe reads safetensors checkpoints."
+        return InputError("E-FORMAT", f"{folder} holds {foreign} and no config.json", hint)
     return InputError("E-NOCONFIG", f"no config.json in {folder}", "Give the folder of a Hugging Face checkpoint.")
 
 
@@ -124,7 +131,8 @@ def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
         )
     foreign = _foreign(folder)
     found = f"found {foreign}, need {SINGLE}" if foreign else f"no {SINGLE}"
-    raise InputError("E-FORMAT" if foreign else "E-WEIGHTS", f"no weights in {folder}: {found}")
+    hint = "Name the file with --gguf-file." if foreign == "GGUF" else ""
+    raise InputError("E-FORMAT" if foreign else "E-WEIGHTS", f"no weights in {folder}: {found}", hint)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -151,7 +159,16 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _check_promises(folder: Path, headers: dict[Path, dict[str, Any]]) -> None:
+    """Every tensor must be in the shard that the index names."""
+    if not headers:
+        return
+    for tensor, shard in read_json(folder / INDEX, "E-INDEX")["weight_map"].items():
+        if tensor not in headers[folder / shard]:
+            raise InputError("E-INDEX", f"{folder / shard} lacks {tensor}, which {INDEX} says is in it")
+
+
+def check_safetensors(path: Path) -> dict[str, Any]:
     """The header of a safetensors file: 8 bytes of length, JSON, then data that it describes to the last byte."""
     size = path.stat().st_size
     if size == 0:
@@ -198,18 +215,18 @@ def _check_tensors(path: Path) -> None:
 
 
 def _refuse_integers(headers: list[dict[str, Any]], config: dict[str, Any]) -> None:
-    if "quantization_config" in config:
+    """Integers and 8-bit floats mean nothing without the scales that a quantization_config tells of."""
+    inner = config.get("text_config")
+    if "quantization_config" in config or (isinstance(inner, dict) and "quantization_config" in inner):
         return
-    integers = [
-        name
+    found = {
+        name: "8-bit float" if str(entry.get("dtype")).startswith("F8") else "integer"
         for header in headers
         for name, entry in header.items()
-        if name.endswith((".weight", ".bias")) and str(entry.get("dtype")).startswith(("I", "U"))
-    ]
-    if integers:
-        raise InputError(
-            "E-DTYPE", f"{len(integers)} integer weights ({integers[0]}) but no quantization_config in config.json"
-        )
+        if name.endswith((".weight", ".bias")) and str(entry.get("dtype")).startswith(("I", "U", "F8"))
+    }
+    for name, kind in found.items():
+        raise InputError("E-DTYPE", f"{len(found)} {kind} weights ({name}) but no quantization_config in config.json")
 
 
 def read_json(path: Path, code: str) -> Any:

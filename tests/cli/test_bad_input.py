@@ -252,7 +252,7 @@ def test_a_model_must_be_given(run: Run) -> None:
         "Trainer's output of many steps", only("checkpoint-200/config.json", "checkpoint-1000/config.json"),
         "E-PARENT", "checkpoint-1000.",
     ),
-    Fault("adapter", only("adapter_config.json", "adapter_model.safetensors"), "E-ADAPTER", "Merge it", code=4),
+    Fault("adapter of no kind", only("adapter_config.json", "adapter_model.safetensors"), "E-ADAPTER", "peft_type"),
     Fault("no weights", without("model.safetensors"), "E-WEIGHTS", "no model.safetensors"),
 )  # fmt: skip
 def test_a_folder_of_something_else_is_told_apart(fault: Fault, refused: Refused, copy_of: CopyOf) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from headprobe.load.hub import local_path
+from headprobe.errors import HeadprobeError
+from headprobe.load.hub import _wanted, local_path
+from headprobe.settings import LoadOptions
 from tests.conftest import SAMPLES
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -137,3 +139,34 @@ def test_a_hub_that_refuses_is_told(
 def test_what_looks_like_a_path_is_never_looked_up(tmp_path: Path) -> None:
     assert local_path("org/model") is None
     assert local_path(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "wanted"),
+    [
+        (["model.safetensors", "onnx/model.onnx"], {}, "model.safetensors"),
+        (["0_Transformer/model.safetensors", "modules.json"], {}, "0_Transformer/model.safetensors"),
+        (["adapter_config.json", "adapter_model.safetensors"], {}, "adapter_model.safetensors"),
+        (["a.gguf", "b.gguf", "model.safetensors"], {"gguf_file": "b.gguf"}, "b.gguf"),
+        (["adapter_model.bin"], {"allow_pickle": True}, "adapter_model.bin"),
+    ],
+)
+def test_one_form_of_weights_is_downloaded(files: list[str], options: dict[str, Any], wanted: str) -> None:
+    found = _wanted("org/tiny", files, LoadOptions(**options))
+    assert [name for name in found if "*" not in name] == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "code", "says"),
+    [
+        (["a.gguf"], {}, "E-FORMAT", "only GGUF weights"),
+        (["a.gguf"], {"gguf_file": "b.gguf"}, "E-GGUF", "no file b.gguf"),
+        (["adapter_model.bin"], {}, "E-PICKLE", "only pickled weights"),
+    ],
+)
+def test_weights_that_can_not_be_used_are_not_downloaded(
+    files: list[str], options: dict[str, Any], code: str, says: str
+) -> None:
+    with pytest.raises(HeadprobeError, match=says) as told:
+        _wanted("org/tiny", files, LoadOptions(**options))
+    assert told.value.code == code
