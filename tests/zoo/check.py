@@ -1,0 +1,180 @@
+"""Holds what headprobe captures from one model type to what the model really computed."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headprobe.capture import observing
+from headprobe.errors import HeadprobeError
+from headprobe.tile import AttentionTile
+from tests.zoo.build import build
+from tests.zoo.compare import distinct, same, signatures
+from tests.zoo.inputs import NotRunError, Values, inputs_for, one_line
+from tests.zoo.truth import Recorder, recording
+
+WHOLE, ONE_ROW = 2**30, 1
+FAILURES = ("missing", "wrong", "output changed", "crash")
+
+
+@dataclass
+class Result:
+    """What came of one type; `verdict` begins with one of a few fixed words."""
+
+    type: str
+    verdict: str
+    inputs: str = ""
+    model: str = ""
+    sites: int = 0
+    softmaxes: int = 0
+    layers: int = 0
+    kinds: list[str] = field(default_factory=list)
+    excluded: dict[str, int] = field(default_factory=dict)
+    tiled: str = ""
+    finite: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """True if headprobe does not do what it promises."""
+        return self.verdict.startswith(FAILURES) or self.tiled.startswith(FAILURES)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def check(model_type: str) -> Result:
+    """Build, run, observe and compare one type."""
+    try:
+        model = build(model_type)
+    except Exception as error:  # noqa: BLE001 - any failure is a line of the table
+        return Result(model_type, f"not built: {one_line(error).removeprefix('NotBuiltError: ')}")
+    result = Result(model_type, "exact", model=type(model).__name__)
+    try:
+        inputs = inputs_for(model, model_type)
+    except NotRunError as error:
+        result.verdict = f"not run: {error}"
+        return result
+    result.inputs = inputs.label
+    plain = run(model, inputs.values)
+    with recording(model) as truth:
+        run(model, inputs.values)
+    result.finite = all(bool(t.isfinite().all()) for t in flat(plain) if t.is_floating_point())
+    expected = _expected(truth, result)
+    result.verdict = _observe(model, inputs.values, plain, expected, WHOLE, result)
+    if result.verdict == "exact":
+        result.tiled = _observe(model, inputs.values, plain, expected, ONE_ROW, result)
+    return result
+
+
+def run(model: PreTrainedModel, values: Values) -> Any:
+    """The model's output; models that draw random numbers draw the same ones every time."""
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        return model(**values)
+
+
+def _expected(truth: Recorder, result: Result) -> dict[str, list[Tensor]]:
+    expected: dict[str, list[Tensor]] = defaultdict(list)
+    for softmax in truth.found:
+        if softmax.excluded:
+            result.excluded[softmax.excluded] = result.excluded.get(softmax.excluded, 0) + 1
+        else:
+            expected[softmax.path].append(softmax.probs.movedim(softmax.dim, -1))
+    result.softmaxes = sum(map(len, expected.values()))
+    return expected
+
+
+def _observe(
+    model: PreTrainedModel,
+    values: Values,
+    plain: Any,
+    expected: dict[str, list[Tensor]],
+    tile_bytes: int,
+    result: Result,
+) -> str:
+    tiles: list[tuple[AttentionTile, Tensor]] = []
+
+    def receive(tile: AttentionTile) -> None:
+        tiles.append((tile, tile.probs.clone()))
+
+    try:
+        with observing(model, receive, tile_bytes=tile_bytes) as observer:
+            output = run(model, values)
+    except HeadprobeError as error:
+        if not expected and error.code == "E-NOATTN":
+            return "no softmax attention"
+        return f"refused: {error}"
+    except Exception as error:  # noqa: BLE001 - any failure is a line of the table
+        return f"crash: {one_line(error)}"
+    sites = observer.sites
+    result.sites, result.kinds = len(sites), sorted({site.kind for site in sites})
+    result.layers = len({(site.kind, site.layer) for site in sites})
+    changed = difference(plain, output)
+    if changed > (0.0 if tile_bytes == WHOLE else 1e-2):
+        return f"output changed by {changed:.2g}"
+    return _compare(expected, tiles)
+
+
+def _compare(expected: dict[str, list[Tensor]], tiles: list[tuple[AttentionTile, Tensor]]) -> str:
+    captured: dict[str, list[tuple[AttentionTile, Tensor]]] = defaultdict(list)
+    for tile, probs in tiles:
+        captured[tile.site.path].append((tile, probs))
+        if probs.shape[1] != tile.site.heads:
+            return f"wrong: {tile.site.path} has {tile.site.heads} heads and a tile of {list(probs.shape)}"
+    missing = [path for path in expected if path not in captured]
+    if missing:
+        return f"missing: {len(missing)} of {len(expected)} modules: {', '.join(missing[:3])}"
+    if extra := [path for path in captured if path not in expected]:
+        return f"wrong: {len(extra)} sites without a softmax: {', '.join(extra[:3])}"
+    for path, maps in expected.items():
+        problems = [same(signatures(true), signatures(seen)) for true, seen in _readings(maps, captured[path])]
+        if all(problems):
+            return f"wrong: {path}: {problems[0]}"
+    return "exact"
+
+
+def _readings(
+    maps: list[Tensor], seen: list[tuple[AttentionTile, Tensor]]
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """As they are; repeated maps once; without the column of a sink, which some models have no softmax over."""
+    probs = [probs for _, probs in seen]
+    yield maps, probs
+    yield distinct(maps), probs
+    if any(tile.site.sink for tile, _ in seen):
+        yield maps, [p[..., :-1] if tile.site.sink else p for tile, p in seen]
+
+
+def flat(output: Any) -> Iterator[Tensor]:
+    """Every tensor of an output, caches left out."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict):
+        for value in output.values():
+            yield from flat(value)
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from flat(value)
+
+
+def difference(left: Any, right: Any) -> float:
+    """How far two outputs are apart, in parts of the largest value; infinite where they are not alike."""
+    worst = 0.0
+    a, b = list(flat(left)), list(flat(right))
+    if [t.shape for t in a] != [t.shape for t in b]:
+        return float("inf")
+    for one, two in zip(a, b, strict=True):
+        if one.numel() and not torch.equal(one, two):
+            worst = max(worst, _apart(one, two))
+    return worst
+
+
+def _apart(one: Tensor, two: Tensor) -> float:
+    if not torch.equal(one.isfinite(), two.isfinite()):
+        return float("inf")
+    one, two = (t.double().nan_to_num(0.0, 0.0, 0.0) for t in (one, two))
+    return float((one - two).abs().max() / one.abs().max().clamp(min=1.0))

@@ -1,0 +1,179 @@
+"""Inputs that a model's forward takes, told from its signature and its configuration."""
+
+import inspect
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tests.zoo.facts import BATCH, Facts
+from tests.zoo.pictures import pictures
+from tests.zoo.sounds import sounds
+from tests.zoo.special import SPECIAL
+
+Values = dict[str, Any]
+LENGTH, SHORT, DECODED = 13, 9, 7  # tokens of the first and of the second text; of what a decoder is given
+COUNTS = re.compile(r"tokens\D{0,12}(\d+)\D+?features?\D{0,12}(\d+)", re.DOTALL)
+TRIES = 40
+
+
+class NotRunError(Exception):
+    """No input was found that the model's forward takes, and what it said of the likeliest."""
+
+
+@dataclass
+class Inputs:
+    """What to call the model with, and in short what that is."""
+
+    values: Values
+    label: str
+
+
+def inputs_for(model: PreTrainedModel, model_type: str) -> Inputs:
+    """The richest inputs that the model takes."""
+    reason = ""
+    for inputs in itertools.islice(candidates(model, model_type), TRIES):
+        for values in _with_places(model, inputs):
+            problem = forward(model, values)
+            if problem is None:
+                return Inputs(values, inputs.label)
+            reason = reason or problem
+    raise NotRunError(reason or "nothing is known of its inputs")
+
+
+def forward(model: PreTrainedModel, values: Values) -> str | None:
+    """Run the model: None, or what went wrong as one line."""
+    torch.manual_seed(0)
+    try:
+        with torch.inference_mode():
+            model(**values)
+    except Exception as error:  # noqa: BLE001 - any failure is a line of the table
+        return one_line(error)
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one short line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def candidates(model: PreTrainedModel, model_type: str) -> Iterator[Inputs]:
+    """Inputs of every kind that the signature names, the richest first."""
+    facts = Facts(model)
+    if model_type in SPECIAL:
+        yield from (Inputs(values, "hand-made") for values in SPECIAL[model_type](facts))
+    takes = set(inspect.signature(model.forward).parameters)
+    text = texts(facts, takes) if {"input_ids", "decoder_input_ids"} & takes else {}
+    seen, heard = list(pictures(facts, takes)), list(sounds(facts, takes))
+    if text:
+        for picture, sound in itertools.product(seen, heard):
+            yield Inputs(text | picture | sound, "text, image, audio")
+    for label, parts in (("image", seen), ("audio", heard)):
+        for part in parts:
+            if text:
+                yield Inputs(text | part, f"text, {label}")
+                yield Inputs({k: v for k, v in text.items() if k != "attention_mask"} | part, f"text, {label}")
+    if text:
+        yield Inputs(text, "text")
+    for label, parts in (("image", seen), ("audio", heard)):
+        for part in parts:
+            decoder = {name: value for name, value in text.items() if name.startswith("decoder")}
+            yield from (Inputs(part | more, label) for more in ([decoder, {}] if decoder else [{}]))
+    yield Inputs({name: maker(facts) for name, maker in OTHER.items() if name in takes}, "vectors")
+
+
+def texts(facts: Facts, takes: set[str]) -> Values:
+    """Two texts, the second shorter and padded on the right; for a decoder, two shorter ones."""
+    values: Values = {}
+    if "input_ids" in takes:
+        mask = _mask(LENGTH, SHORT)
+        values["input_ids"] = _ids(facts, mask)
+        if "attention_mask" in takes:
+            values["attention_mask"] = mask
+    if "decoder_input_ids" in takes:
+        mask = _mask(DECODED, DECODED - 2)
+        values["decoder_input_ids"] = _ids(facts, mask, offset=3)
+        if "decoder_attention_mask" in takes:
+            values["decoder_attention_mask"] = mask
+    if "bbox" in takes:
+        corner = torch.arange(LENGTH)
+        values["bbox"] = torch.stack([corner, corner, corner + 5, corner + 3], -1).expand(BATCH, -1, -1).clone()
+    return values
+
+
+def _mask(length: int, short: int) -> Tensor:
+    return (torch.arange(length)[None] < torch.tensor([length, short])[:, None]).long()
+
+
+def _ids(facts: Facts, mask: Tensor, offset: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(offset)
+    ids = torch.randint(5, min(60, facts.vocab), mask.shape, generator=generator)
+    return ids.masked_fill(mask == 0, facts.pad)
+
+
+def _with_places(model: PreTrainedModel, inputs: Inputs) -> Iterator[Values]:
+    """The inputs; with as many tokens for the image or the sound as the model asks for, if it takes some."""
+    facts = Facts(model)
+    kinds = [kind for kind in ("image", "audio") if kind in inputs.label and "text" in inputs.label]
+    tokens = {kind: facts.token(kind) for kind in kinds}
+    wanted = {kind: _counts(facts, inputs.values, kind) for kind, token in tokens.items() if token is not None}
+    if not wanted:
+        yield inputs.values
+        return
+    for _ in range(4):
+        values = _placed(facts, inputs.values, wanted)
+        yield values
+        found = COUNTS.search(forward(model, values) or "")
+        if found is None:
+            return
+        have, need = int(found[1]), int(found[2])
+        kind = next((k for k, counts in wanted.items() if sum(counts) == have), next(iter(wanted)))
+        need = need if need < 4000 else need // max(facts.width, 1)
+        wanted[kind] = [need // BATCH, need - need // BATCH]
+
+
+def _counts(facts: Facts, values: Values, kind: str) -> list[int]:
+    grid = values.get("image_grid_thw")
+    if kind == "image" and grid is not None:
+        merge = facts.picture("spatial_merge_size", 2)
+        return [int(row.prod()) // merge**2 for row in grid]
+    return [4, 4]
+
+
+def _placed(facts: Facts, values: Values, wanted: dict[str, list[int]]) -> Values:
+    """The texts with runs of the special tokens put in after their third token."""
+    rows = []
+    for row in range(BATCH):
+        runs: list[int] = []
+        for kind, counts in wanted.items():
+            token = facts.token(kind)
+            assert token is not None
+            before, after = facts.around(kind)
+            runs += [*before, *[token] * counts[row], *after]
+        ids = values["input_ids"][row].tolist()
+        keep = LENGTH if row == 0 else SHORT
+        rows.append(ids[:3] + runs + ids[3:keep])
+    longest = max(map(len, rows))
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    ids = torch.tensor([row + [facts.pad] * (longest - len(row)) for row in rows])
+    result = values | {"input_ids": ids}
+    if "attention_mask" in values:
+        result["attention_mask"] = mask
+    kinds = {"image": 1, "video": 2, "audio": 3}
+    types = sum((ids == facts.token(kind)).long() * kinds[kind] for kind in wanted)
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if facts.takes(name):
+            result[name] = types if name.startswith("mm") else (types > 0).long()
+    return result
+
+
+OTHER: dict[str, Any] = {
+    "inputs_embeds": lambda facts: torch.randn(BATCH, LENGTH, facts.width),
+    "hidden_states": lambda facts: torch.randn(BATCH, LENGTH, facts.width),
+    "attention_mask": lambda facts: _mask(LENGTH, SHORT),
+}
