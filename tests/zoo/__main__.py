@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="write the table of all types here")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()
     results = run_all(
         options.types or TYPES,
         lambda name: check(name).as_dict(),

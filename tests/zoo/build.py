@@ -7,36 +7,37 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from tests.zoo.shrink import Shrinker
+from tests.zoo.shrink import NARROW, WIDE, Shrinker
 
-TYPES = tuple(CONFIG_MAPPING_NAMES)
-MOST_WEIGHTS = 150_000_000
+TYPES: tuple[str, ...] = tuple(CONFIG_MAPPING.keys())
+MOST_WEIGHTS = {NARROW: 150_000_000, WIDE: 60_000_000}
 
 
 class NotBuiltError(Exception):
     """There is no tiny model of the type, and why."""
 
 
-def config_of(model_type: str) -> PreTrainedConfig:
+def config_of(model_type: str, level: int = NARROW) -> PreTrainedConfig:
     """The small configuration."""
-    return Shrinker().shrink(CONFIG_MAPPING[model_type]())
+    return Shrinker(level).shrink(CONFIG_MAPPING[model_type]())
 
 
-def build(model_type: str) -> PreTrainedModel:
+def build(model_type: str, level: int = NARROW) -> PreTrainedModel:
     """A model with peaked attention, in eval mode, the same at every call."""
-    config = config_of(model_type)
+    config = config_of(model_type, level)
     kind = model_class(model_type, config)
     with torch.device("meta"):
         weights = sum(p.numel() for p in kind._from_config(config, attn_implementation="eager").parameters())
-    if weights > MOST_WEIGHTS:
+    if weights > MOST_WEIGHTS[level]:
         raise NotBuiltError(f"{weights / 1e6:.0f} million weights")
     torch.manual_seed(0)
     model: PreTrainedModel = kind._from_config(config, attn_implementation="eager", dtype=torch.float32)
     redraw(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def redraw(model: nn.Module, std: float = 0.2) -> None:

@@ -13,11 +13,13 @@ from headprobe.capture import observing
 from headprobe.errors import HeadprobeError
 from headprobe.tile import AttentionTile
 from tests.zoo.build import build
-from tests.zoo.compare import distinct, same, signatures
-from tests.zoo.inputs import NotRunError, Values, inputs_for, one_line
+from tests.zoo.compare import distinct, same, signatures, stripped
+from tests.zoo.inputs import Inputs, NotRunError, Values, complete, inputs_for, one_line
+from tests.zoo.shrink import NARROW, WIDE
 from tests.zoo.truth import Recorder, recording
 
 WHOLE, ONE_ROW = 2**30, 1
+STRIPPABLE = 2_000_000  # numbers; larger maps would take long
 FAILURES = ("missing", "wrong", "output changed", "crash")
 
 
@@ -49,17 +51,11 @@ class Result:
 
 def check(model_type: str) -> Result:
     """Build, run, observe and compare one type."""
-    try:
-        model = build(model_type)
-    except Exception as error:  # noqa: BLE001 - any failure is a line of the table
-        return Result(model_type, f"not built: {one_line(error).removeprefix('NotBuiltError: ')}")
-    result = Result(model_type, "exact", model=type(model).__name__)
-    try:
-        inputs = inputs_for(model, model_type)
-    except NotRunError as error:
-        result.verdict = f"not run: {error}"
-        return result
-    result.inputs = inputs.label
+    ready = _ready(model_type)
+    if isinstance(ready, Result):
+        return ready
+    model, inputs = ready
+    result = Result(model_type, "exact", model=type(model).__name__, inputs=inputs.label)
     plain = run(model, inputs.values)
     with recording(model) as truth:
         run(model, inputs.values)
@@ -71,10 +67,40 @@ def check(model_type: str) -> Result:
     return result
 
 
+def _ready(model_type: str) -> tuple[PreTrainedModel, Inputs] | Result:
+    """The smallest model that runs on all that its forward takes, else one that runs at all."""
+    tries = []
+    for level in (NARROW, WIDE):
+        tries.append(_try(model_type, level))
+        if _complete(tries[-1]):
+            break
+    return max(tries, key=_worth)
+
+
+def _complete(found: tuple[PreTrainedModel, Inputs] | Result) -> bool:
+    """True if a wider model can't run on more."""
+    return isinstance(found, tuple) and complete(*found)
+
+
+def _worth(found: tuple[PreTrainedModel, Inputs] | Result) -> int:
+    return len(found[1].label) + 2 if isinstance(found, tuple) else int(found.verdict.startswith("not run"))
+
+
+def _try(model_type: str, level: int) -> tuple[PreTrainedModel, Inputs] | Result:
+    try:
+        model = build(model_type, level)
+    except Exception as error:  # noqa: BLE001 - any failure is a line of the table
+        return Result(model_type, f"not built: {one_line(error).removeprefix('NotBuiltError: ')}")
+    try:
+        return model, inputs_for(model, model_type)
+    except NotRunError as error:
+        return Result(model_type, f"not run: {error}", model=type(model).__name__)
+
+
 def run(model: PreTrainedModel, values: Values) -> Any:
     """The model's output; models that draw random numbers draw the same ones every time."""
     torch.manual_seed(0)
-    with torch.inference_mode():
+    with torch.no_grad():
         return model(**values)
 
 
@@ -147,6 +173,8 @@ def _readings(
     yield distinct(maps), probs
     if any(tile.site.sink for tile, _ in seen):
         yield maps, [p[..., :-1] if tile.site.sink else p for tile, p in seen]
+    if sum(p.numel() for p in maps) < STRIPPABLE:
+        yield stripped(maps), stripped(probs)
 
 
 def flat(output: Any) -> Iterator[Tensor]:

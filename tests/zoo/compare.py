@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 2e-5
+NOTHING = 1e-9  # less is zero: in the truth of fused calls it may be smaller than float32 holds
 Signatures = dict[int, Tensor]
 
 
@@ -31,6 +32,19 @@ def same(left: Signatures, right: Signatures) -> str | None:
 
 def _sizes(found: Signatures) -> dict[int, int]:
     return {keys: len(rows) for keys, rows in found.items()}
+
+
+def stripped(maps: list[Tensor]) -> list[Tensor]:
+    """The rows without the zeros before and after them: tiles may be cut to what a mask leaves."""
+    rows = [row for probs in maps for row in probs.reshape(-1, probs.shape[-1]).double()]
+    width = max((len(row) for row in rows), default=0)
+    found = torch.zeros(len(rows), width, dtype=torch.float64)
+    for i, row in enumerate(rows):
+        seen = (row.nan_to_num(nan=1.0) > NOTHING).nonzero()
+        if len(seen):
+            kept = row[int(seen[0]) : int(seen[-1]) + 1]
+            found[i, : len(kept)] = kept
+    return [found[:, : int((found != 0).any(0).sum())]]
 
 
 def distinct(maps: list[Tensor]) -> list[Tensor]:

@@ -19,7 +19,8 @@ from tests.zoo.special import SPECIAL
 Values = dict[str, Any]
 LENGTH, SHORT, DECODED = 13, 9, 7  # tokens of the first and of the second text; of what a decoder is given
 COUNTS = re.compile(r"tokens\D{0,12}(\d+)\D+?features?\D{0,12}(\d+)", re.DOTALL)
-TRIES = 40
+CROSS = re.compile("(?i)cross_?att|encoder_attn|EncDec")
+TRIES = 60
 
 
 class NotRunError(Exception):
@@ -44,6 +45,13 @@ def inputs_for(model: PreTrainedModel, model_type: str) -> Inputs:
                 return Inputs(values, inputs.label)
             reason = reason or problem
     raise NotRunError(reason or "nothing is known of its inputs")
+
+
+def complete(model: PreTrainedModel, inputs: Inputs) -> bool:
+    """True if nothing that the forward takes is missing: no image, no sound."""
+    takes = set(inspect.signature(model.forward).parameters)
+    wanted = {"image": {"pixel_values"}, "audio": {"input_features", "input_values"}}
+    return "hand-made" in inputs.label or all(kind in inputs.label for kind, names in wanted.items() if names & takes)
 
 
 def forward(model: PreTrainedModel, values: Values) -> str | None:
@@ -71,20 +79,33 @@ def candidates(model: PreTrainedModel, model_type: str) -> Iterator[Inputs]:
     text = texts(facts, takes) if {"input_ids", "decoder_input_ids"} & takes else {}
     seen, heard = list(pictures(facts, takes)), list(sounds(facts, takes))
     if text:
-        for picture, sound in itertools.product(seen, heard):
+        for picture, sound in itertools.islice(itertools.product(seen[:4], heard[:4]), 12):
             yield Inputs(text | picture | sound, "text, image, audio")
     for label, parts in (("image", seen), ("audio", heard)):
-        for part in parts:
-            if text:
-                yield Inputs(text | part, f"text, {label}")
-                yield Inputs({k: v for k, v in text.items() if k != "attention_mask"} | part, f"text, {label}")
+        for part in parts[:10] if text else []:
+            yield Inputs(text | part, f"text, {label}")
+            yield Inputs({k: v for k, v in text.items() if k != "attention_mask"} | part, f"text, {label}")
+    states = encoded(facts, model, takes)
     if text:
+        yield from (Inputs(text | state, "text, encoder states") for state in states)
         yield Inputs(text, "text")
     for label, parts in (("image", seen), ("audio", heard)):
         for part in parts:
             decoder = {name: value for name, value in text.items() if name.startswith("decoder")}
             yield from (Inputs(part | more, label) for more in ([decoder, {}] if decoder else [{}]))
-    yield Inputs({name: maker(facts) for name, maker in OTHER.items() if name in takes}, "vectors")
+    vectors = {name: maker(facts) for name, maker in OTHER.items() if name in takes}
+    yield from (Inputs(vectors | state, "vectors, encoder states") for state in states)
+    yield Inputs(vectors, "vectors")
+    yield Inputs({k: v for k, v in vectors.items() if k != "attention_mask"}, "vectors")
+
+
+def encoded(facts: Facts, model: PreTrainedModel, takes: set[str]) -> list[Values]:
+    """What an encoder would hand over, for a decoder alone; none where no layer looks at it."""
+    if "encoder_hidden_states" not in takes or not any(CROSS.search(name) for name, _ in model.named_modules()):
+        return []
+    names = ("encoder_hidden_size", "cross_attention_hidden_size", "hidden_size", "d_model")
+    widths = dict.fromkeys(w for w in (facts.find(name, None, ()) for name in names) if isinstance(w, int))
+    return [{"encoder_hidden_states": torch.randn(BATCH, 11, width)} for width in widths]
 
 
 def texts(facts: Facts, takes: set[str]) -> Values:
@@ -165,7 +186,9 @@ def _placed(facts: Facts, values: Values, wanted: dict[str, list[int]]) -> Value
     if "attention_mask" in values:
         result["attention_mask"] = mask
     kinds = {"image": 1, "video": 2, "audio": 3}
-    types = sum((ids == facts.token(kind)).long() * kinds[kind] for kind in wanted)
+    types = torch.zeros_like(ids)
+    for kind in wanted:
+        types[ids == facts.token(kind)] = kinds[kind]
     for name in ("mm_token_type_ids", "token_type_ids"):
         if facts.takes(name):
             result[name] = types if name.startswith("mm") else (types > 0).long()

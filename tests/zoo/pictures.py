@@ -16,6 +16,12 @@ def pictures(facts: Facts, takes: set[str]) -> Iterator[Values]:
     torch.manual_seed(2)
     if takes & {"image_grid_thw", "grid_thw"}:
         yield from _packed(facts, takes)
+    if {"spatial_shapes", "pixel_attention_mask"} <= takes:
+        yield from _patches(facts)
+    if takes & {"pixel_position_ids", "image_position_ids"}:
+        yield from _placed(facts, takes)
+    if "aspect_ratio_ids" in takes:
+        yield from _tiles(facts, takes)
     if "flattened_patches" in takes:
         features = 2 + facts.picture("num_channels", 3) * facts.picture("patch_size", 16) ** 2
         for width in (features, 2 + 3 * 16 * 16):
@@ -26,6 +32,40 @@ def pictures(facts: Facts, takes: set[str]) -> Iterator[Values]:
         yield from _frames(facts, takes)
     if "pixel_values_videos" in takes and not takes & {"video_grid_thw"}:
         yield from ({"pixel_values_videos": video} for video in _videos(facts))
+
+
+def _patches(facts: Facts) -> Iterator[Values]:
+    """Patches in rows that are padded."""
+    features = _channels(facts) * facts.picture("patch_size", 16) ** 2
+    mask = (torch.arange(16)[None] < torch.tensor([[16], [8]])).long()
+    shapes = torch.tensor([[4, 4], [2, 4]])
+    yield {
+        "pixel_values": torch.randn(BATCH, 16, features),
+        "pixel_attention_mask": mask,
+        "spatial_shapes": shapes,
+    }
+
+
+def _placed(facts: Facts, takes: set[str]) -> Iterator[Values]:
+    """Patches with the place that each of them has."""
+    pool = facts.picture("pooling_kernel_size", 1)
+    side = 2 * (pool if isinstance(pool, int) else 1)
+    places = torch.stack([torch.arange(side**2) % side, torch.arange(side**2) // side], -1)
+    name = "pixel_position_ids" if "pixel_position_ids" in takes else "image_position_ids"
+    for channels in dict.fromkeys([_channels(facts), 3]):
+        patches = torch.rand(BATCH, side**2, channels * facts.picture("patch_size", 16) ** 2)
+        yield {"pixel_values": patches, name: places.expand(BATCH, -1, -1).clone()}
+
+
+def _tiles(facts: Facts, takes: set[str]) -> Iterator[Values]:
+    """One image a row, cut into tiles."""
+    tiles, (height, width) = facts.picture("max_num_tiles", 4), _size(facts)[0]
+    values: Values = {
+        "pixel_values": torch.randn(BATCH, 1, tiles, _channels(facts), height, width),
+        "aspect_ratio_ids": torch.ones(BATCH, 1, dtype=torch.long),
+        "aspect_ratio_mask": torch.ones(BATCH, 1, tiles, dtype=torch.long),
+    }
+    yield values
 
 
 def _size(facts: Facts) -> list[tuple[int, int]]:
@@ -65,6 +105,12 @@ def _beside(facts: Facts, takes: set[str], height: int, width: int) -> Values:
     extra: Values = {}
     if "image_sizes" in takes:
         extra["image_sizes"] = torch.tensor([[height, width]] * BATCH)
+    if "high_res_pixel_values" in takes:
+        size = facts.find("high_res_vision_config", None, ())
+        side = getattr(size, "image_size", 32)
+        extra["high_res_pixel_values"] = torch.randn(BATCH, 3, side, side)
+    if "image_embeds_position_mask" in takes:
+        extra["image_embeds_position_mask"] = torch.zeros(BATCH, 13, dtype=torch.bool)
     if "pixel_mask" in takes:
         extra["pixel_mask"] = torch.ones(BATCH, height, width, dtype=torch.long)
     return extra
@@ -80,8 +126,9 @@ def _packed(facts: Facts, takes: set[str]) -> Iterator[Values]:
     if names[0] not in takes:
         names = ("pixel_values", names[1])
     channels = _channels(facts)
+    sizes = next(({name: torch.tensor([merge] * BATCH)} for name in takes & {"merge_sizes", "image_merge_sizes"}), {})
     for features in dict.fromkeys([channels * frames * patch**2, channels * patch**2, channels * 2 * patch**2]):
-        yield {names[0]: torch.randn(number, features), names[1]: grid}
+        yield {names[0]: torch.randn(number, features), names[1]: grid} | sizes
     yield {names[0]: torch.randn(number, channels, patch, patch), names[1]: grid}
     yield {names[0]: torch.randn(1, number, channels, patch, patch), names[1]: grid}
 

@@ -9,9 +9,16 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from tests.zoo.overrides import with_overrides
+
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, INNER, VOCAB, LAYERS = 32, 4, 2, 8, 48, 100, 2
 SPECIAL = 70  # special tokens are moved to ids from here on: texts use smaller ones
 IMAGE = 32
+
+NARROW, WIDE = 0, 1  # widths small too; or as they are, for configurations that are only valid with them
+KEPT_WIDE = re.compile(
+    r".*(heads?|dim|size|rank|d_\w+|window\w*|n_embd|kv_channels|positions|groups|group_num|width|d_ff)"
+)
 
 # First match of the whole field name wins. None: leave as it is.
 RULES: tuple[tuple[str, int | None], ...] = (
@@ -40,6 +47,9 @@ RULES: tuple[tuple[str, int | None], ...] = (
     (r"hidden_size_per_layer_input|.*_proj_size", HEAD_DIM),
     (r"(.*_)?(hidden_size|d_model|n_embd|embed_dim|emb_dim|embedding_dim|embedding_size|hidden_dim)", WIDTH),
     (r"(.*_)?(projection_dim|projector_dim|proj_dim|text_embed_dim|word_embed_proj_dim|output_dim|dim)", WIDTH),
+    (r"projection_size|output_channels", WIDTH),
+    (r"num_query_tokens", 4),
+    (r"rotary_dim|rotary_ndims", 4),
     (r"image_size|img_size|.*_image_size", IMAGE),
     (r"(sliding|local_attention|attention)_window|sliding_window_size|local_attention|attention_window_size", 4),
     (r"attention_chunk_size|window_attention_size", 4),
@@ -56,10 +66,11 @@ SKIPPED = {f.name for f in dataclasses.fields(PreTrainedConfig)} - {"pad_token_i
 class Shrinker:
     """Shrinks one configuration and all below it; the same special token gets the same id everywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = NARROW) -> None:
         self._ids: dict[str, int] = {}
+        self._wide = level == WIDE
 
-    def shrink(self, config: PreTrainedConfig, keep_widths: bool = False) -> PreTrainedConfig:
+    def shrink(self, config: PreTrainedConfig, place: str = "") -> PreTrainedConfig:
         """A new configuration of the same class."""
         values = {
             name: value
@@ -67,30 +78,32 @@ class Shrinker:
             if not name.startswith("_") and name not in SKIPPED and value is not None
         }
         fields = {f.name for f in dataclasses.fields(config)}
-        small: dict[str, Any] = {name: self._value(name, value) for name, value in values.items() if name in fields}
+        small: dict[str, Any] = {
+            name: self._value(name, value, config.model_type) for name, value in values.items() if name in fields
+        }
         small |= _layer_lists(values, fields)
-        if isinstance(heads := small.get("num_heads"), list | tuple) and "embed_dim" in small:
-            small["embed_dim"] = HEAD_DIM * heads[0]  # stages double both
-        if {"depths", "window_size", "image_size"} <= small.keys() and isinstance(small["image_size"], int):
-            small["image_size"] = IMAGE * 2 ** (len(small["depths"]) - 2)  # the last stage has one window left
-        if "rope_parameters" in fields and "mrope_section" in inspect.getsource(_modeling(config)):
-            rope = small.get("rope_parameters") or {"rope_type": "default", "rope_theta": 10000.0}
-            small["rope_parameters"] = _rotary({"mrope_section": [2, 1, 1]} | rope)
-        return type(config)(**small)
+        if not self._wide:
+            small |= _consistent(config, small, fields)
+        small |= _stages(config, small, fields)
+        return with_overrides(config, small, place, self._wide)
 
-    def _value(self, name: str, value: Any) -> Any:
+    def _value(self, name: str, value: Any, parent: str) -> Any:
         if isinstance(value, PreTrainedConfig):
-            return self.shrink(value)
+            return self.shrink(value, f"{parent}.{name}")
         if isinstance(value, dict) and value and all(isinstance(v, PreTrainedConfig) for v in value.values()):
-            return {key: self.shrink(v) for key, v in value.items()}
+            return {key: self.shrink(v, f"{parent}.{name}") for key, v in value.items()}
         if isinstance(value, dict):
-            return _rotary(value)
+            return value if self._wide else _rotary(value)
         if name in ("depths", "blocks_per_stage") and isinstance(value, list | tuple):
             return type(value)(min(v, LAYERS) for v in value)
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             return value
         if re.search(r"_token_(id|index)$|^(image|audio|video)_token$", name):
             return self._token(name, value)
+        if self._wide and re.fullmatch(r"image_size|img_size|.*_image_size", name):
+            return min(value, 224)
+        if self._wide and KEPT_WIDE.fullmatch(name) and "vocab" not in name:
+            return value
         return _number(name, value)
 
     def _token(self, name: str, value: int) -> int:
@@ -98,6 +111,42 @@ class Shrinker:
             return value
         plain = re.sub("_(id|index)$", "", name)
         return self._ids.setdefault(plain, SPECIAL + len(self._ids))
+
+
+def _consistent(config: PreTrainedConfig, small: dict[str, Any], fields: set[str]) -> dict[str, Any]:
+    """What has to fit to other values that were made small."""
+    fitting: dict[str, Any] = {}
+    if isinstance(heads := small.get("num_heads"), list | tuple) and isinstance(small.get("embed_dim"), int):
+        fitting["embed_dim"] = HEAD_DIM * heads[0]  # stages double both
+    if {"depths", "window_size", "image_size"} <= small.keys() and isinstance(small["image_size"], int):
+        fitting["image_size"] = IMAGE * 2 ** (len(small["depths"]) - 2)  # the last stage has one window left
+    if "rope_parameters" in fields and "mrope_section" in inspect.getsource(_modeling(config)):
+        rope = small.get("rope_parameters") or {"rope_type": "default", "rope_theta": 10000.0}
+        nested = all(isinstance(part, dict) for part in rope.values())
+        parts = rope if nested else {"": rope}
+        parts = {k: _rotary({"mrope_section": [2, 1, 1], "partial_rotary_factor": 1.0} | v) for k, v in parts.items()}
+        fitting["rope_parameters"] = parts if nested else parts[""]
+    if "head_dim" in fields and "qk_rope_head_dim" in small:
+        fitting["head_dim"] = small["qk_rope_head_dim"]  # what is rotated
+    if "kv_lora_rank" in small and "num_key_value_heads" in fields:
+        fitting["num_key_value_heads"] = HEADS  # its keys are made per head
+    if {"mamba_expand", "mamba_n_heads", "mamba_d_head"} <= fields:
+        inner = WIDTH * int(small["mamba_expand"])
+        fitting |= {"mamba_n_heads": inner // HEAD_DIM, "mamba_d_head": HEAD_DIM}
+        fitting |= {"mamba_d_ssm": inner} if "mamba_d_ssm" in fields else {}
+    if {"spatial_merge_size", "window_size", "patch_size"} <= small.keys():
+        fitting["window_size"] = 2 * small["spatial_merge_size"] * small["patch_size"]
+    return fitting
+
+
+def _stages(config: PreTrainedConfig, small: dict[str, Any], fields: set[str]) -> dict[str, Any]:
+    """As many of a backbone's stages as its default gives on; of a plain stack of layers, that many layers."""
+    names = getattr(config, "out_features", None)
+    if not names or len(names) < 2:
+        return {}
+    if "depths" in fields or "num_hidden_layers" not in fields:
+        return {"out_features": list(names)}
+    return {"num_hidden_layers": len(names), "out_features": [f"stage{i + 1}" for i in range(len(names))]}
 
 
 def _modeling(config: PreTrainedConfig) -> Any:
@@ -111,10 +160,10 @@ def _rotary(value: dict[str, Any]) -> dict[str, Any]:
         return {key: _rotary(part) for key, part in value.items()}
     if "mrope_section" not in value:
         return value
-    sections = value["mrope_section"]
-    half = int(HEAD_DIM * value.get("partial_rotary_factor", 1.0)) // 2
+    sections, half = value["mrope_section"], HEAD_DIM // 2
     small = [half // len(sections)] * len(sections)
-    return value | {"mrope_section": [small[0] + half - sum(small), *small[1:]]}
+    rest = half - sum(small)
+    return value | {"mrope_section": [small[0] + rest, *small[1:]], "partial_rotary_factor": 1.0}
 
 
 def _number(name: str, value: int) -> int:

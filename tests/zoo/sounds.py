@@ -19,6 +19,10 @@ def sounds(facts: Facts, takes: set[str]) -> Iterator[Values]:
         for features, length in _features(facts):
             yield {"input_features": features} | _mask(takes, length)
             yield {"input_features": features}
+            yield {"input_features": features[:, None]}
+    bins, frames = facts.find("num_mel_bins", None, ()), facts.find("max_length", None, ())
+    if "input_values" in takes and isinstance(bins, int) and isinstance(frames, int):
+        yield {"input_values": torch.randn(BATCH, frames, bins)}
     if "input_values" in takes:
         for wave in _waves():
             yield {"input_values": wave} | _mask(takes, wave.shape[-1])

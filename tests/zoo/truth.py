@@ -45,10 +45,18 @@ EXCLUDED: tuple[tuple[str, str], ...] = (
         r"(?i)router|gating|expert|MoE\b|topk_?gate|moe_?gate|SparseMoeBlock|MoeMLP|\S*gate \w*(Gate|Linear)$",
         "router over experts",
     ),
+    (r"^(vision_tower)? Ovis2Vision\w*", "choice of a visual token from a vocabulary"),
+    (r"(?i)duration_predictor", "bins of the splines that predict durations"),
+    (r"(?i)\S*entropy|^ BltPatcher$|patcher Blt", "next-byte distribution, whose entropy cuts patches"),
+    (r"^(encoder)? GraniteSpeech\w*", "distribution over the vocabulary halfway up"),
+    (r"_hc \w*", "mixing of parallel residual streams"),
     (r"(?i)indexer", "indexer that selects keys"),
     (r"(?i)deformable", "sampling weights of deformable attention, not over positions"),
 )
-OTHER_AXIS: tuple[tuple[str, str], ...] = ()
+OTHER_AXIS: tuple[tuple[str, str], ...] = (
+    (r"ConvBertSelfAttention$", "weights of a convolution's kernel"),
+    (r"(?i)compressor", "weights per channel with which keys are pooled"),
+)
 
 
 class Recorder(TorchDispatchMode):
@@ -103,7 +111,8 @@ def fused_probabilities(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1).nan_to_num()
+    probs: Tensor = scores.softmax(-1).nan_to_num()
+    return probs
 
 
 @contextmanager
