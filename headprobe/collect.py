@@ -51,17 +51,18 @@ class Collector:
         self.baselines: dict[Site, Totals] = defaultdict(dict)
         self.pools: list[Pool] = []
         self.queries: dict[Site, Tensor] = {}
-        self.sequences: dict[Site, int] = defaultdict(int)
+        self.sequences: dict[Site, set[int]] = defaultdict(set)
         self.dropped: dict[Site, PerSequence] = {}
         self._special = special
         self._layers = layers
         self._kind = kind
         self._pool_bytes = pool_bytes
         self._workers = workers
-        self._waiting: dict[int, list[AttentionTile]] = defaultdict(list)
+        self._waiting: dict[tuple[int, int], list[AttentionTile]] = defaultdict(list)
         self._waiting_bytes = 0
-        self._uniform: list[tuple[Kind, tuple[int, int], Tensor, Totals]] = []
+        self._uniform: list[tuple[Kind, AttentionTile, Totals]] = []
         self._batch = Batch({})
+        self._before = 0
         self._checked = False
 
     # --- a forward pass -----------------------------------------------------------------------------------------
@@ -76,8 +77,7 @@ class Collector:
         if (self._layers is not None and site.layer not in self._layers) or self._kind not in (None, site.kind):
             return
         tile = self._without_special(self._annotated(tile))
-        if tile.start == 0:
-            self.sequences[site] += len(tile.sequences)
+        self.sequences[site].update(tile.sequences)
         count = tile.query_mask.sum()
         self.queries[site] = self.queries[site] + count if site in self.queries else count
         for seen in self._workers.map(self._observed, self._parts(tile)):
@@ -92,11 +92,12 @@ class Collector:
             self._check_choice(sites)
             self._checked = True
         if self._waiting and not self.pools:
-            self.pools = [Pool(group) for group in _same_support(self._waiting[0])]
-        for start in sorted(self._waiting):
-            tiles = {tile.site: tile for tile in self._waiting[start]}
+            self.pools = [Pool(group) for group in _same_support(self._waiting[0, 0])]
+        for rows in sorted(self._waiting):
+            tiles = {tile.site: tile for tile in self._waiting[rows]}
             for pool in self.pools:
                 self._compare(pool, tiles)
+        self._before += len(self._batch.numbers or ())
         self._waiting.clear()
         self._uniform.clear()
         self._waiting_bytes = 0
@@ -104,17 +105,12 @@ class Collector:
     def _observe_uniform(self, tile: AttentionTile) -> None:
         """The mask baselines: layers with one mask in one forward pass share what was observed."""
         metrics = [metric for metric in self.metrics if metric.name in BASELINES]
-        rows = (tile.start, tile.probs.shape[2])
-        known = (
-            seen
-            for kind, other_rows, support, seen in self._uniform
-            if kind == tile.site.kind and rows == other_rows and torch.equal(support, tile.support)
-        )
+        known = (seen for kind, other, seen in self._uniform if kind == tile.site.kind and _same_rows(other, tile))
         seen = next(known, None)
         if seen is None:
             uniform = tile.uniform()
             seen = {metric.name: metric.observe(uniform) for metric in metrics}
-            self._uniform.append((tile.site.kind, rows, tile.support, seen))
+            self._uniform.append((tile.site.kind, uniform, seen))
         _add(self.baselines[tile.site], seen)
 
     # --- its parts ----------------------------------------------------------------------------------------------
@@ -133,17 +129,21 @@ class Collector:
 
     def _annotated(self, tile: AttentionTile) -> AttentionTile:
         """The tile with its sequences' numbers in the corpus and what is known of special tokens."""
-        numbers = tile.sequences if self._batch.numbers is None else self._batch.numbers
+        numbers = self._batch.numbers
+        if numbers is not None:
+            tile = replace(tile, sequences=tuple(numbers[number - self._before] for number in tile.sequences))
         known = self._batch.special
         side = "encoder" if tile.site.kind == "encoder" else "decoder"
         keys = known.get("encoder" if tile.site.kind == "cross" else side)
         queries = known.get(side)
+        if keys is not None and keys.shape != (len(tile.probs), tile.probs.shape[3] - tile.site.sink):
+            keys = None  # windows, or another part of the model, whose positions are no tokens
+        if queries is not None and queries.shape != (len(tile.probs), tile.queries):
+            queries = None
         rows = slice(tile.start, tile.start + tile.probs.shape[2])
-        virtual = tile.probs.shape[3] - keys.shape[1] if keys is not None else 0
         return replace(
             tile,
-            sequences=numbers,
-            special_keys=None if keys is None else torch.nn.functional.pad(keys, (0, virtual), value=False),
+            special_keys=None if keys is None else torch.nn.functional.pad(keys, (0, int(tile.site.sink)), value=False),
             special_queries=None if queries is None else queries[:, rows],
         )
 
@@ -168,7 +168,10 @@ class Collector:
             raise UsageError("E-LAYERS", "no site is of the kind and the layers asked for")
 
     def _wait(self, tile: AttentionTile) -> None:
-        self._waiting[tile.start].append(tile)
+        # a layer may take its images one by one: the n-th tile from a row on belongs with the others' n-th
+        nth = sum(other.site == tile.site for (start, _), tiles in self._waiting.items() if start == tile.start
+                  for other in tiles)  # fmt: skip
+        self._waiting[tile.start, nth].append(tile)
         self._waiting_bytes += tile.probs.numel() * tile.probs.element_size()
         if 2 * self._waiting_bytes > self._pool_bytes:
             raise EnvironmentFailure(
@@ -206,6 +209,16 @@ def _dropped_mass(tile: AttentionTile) -> PerSequence:
 def _add(totals: Totals, seen: Totals) -> None:
     for name, total in seen.items():
         totals[name] = totals[name] + total if name in totals else total
+
+
+def _same_rows(one: AttentionTile, other: AttentionTile) -> bool:
+    """True if two tiles hold the same queries of the same sequences, which see the same keys."""
+    return (
+        one.start == other.start
+        and one.sequences == other.sequences
+        and one.support.shape == other.support.shape
+        and torch.equal(one.support, other.support)
+    )
 
 
 def _same_support(tiles: list[AttentionTile]) -> list[tuple[Site, ...]]:

@@ -21,7 +21,8 @@ class Site:
     `index` counts the sites of a pass in order of execution; a shared layer that is visited twice is two sites.
     `path` is the module's, `layer` its 0-based index within its stack. `heads` query heads share `kv_heads` key-value
     heads, in contiguous groups of equal size. With `sink` the last key column is virtual: the mass that a learned
-    sink takes, which belongs to no token.
+    sink takes, which belongs to no token. `tower` is the part of the model that its stack belongs to, and `window` how
+    many keys a query sees at most where the call says so.
     """
 
     index: int
@@ -31,6 +32,8 @@ class Site:
     heads: int
     kv_heads: int
     sink: bool = False
+    tower: str = ""
+    window: int | None = None
 
     def kv_group(self, head: int) -> int:
         """The key-value head that query head `head` reads."""
@@ -46,7 +49,8 @@ class AttentionTile:
     hides a key; None means that it hides none. `start` is the position of the first row among the `queries` rows that
     the site has in this forward pass: a tile with `start == 0` and `probs.shape[2] == queries` is whole.
     `query_positions` and `key_positions` are ranks among the valid tokens of their sequence, -1 at padding, so that
-    left and right padding look the same. `sequences` are the numbers of the batch's sequences; `special_keys` and
+    left and right padding look the same. `sequences` is the number of the sequence of each row of the batch axis: the
+    same one for the windows or frames of one image, whose queries and keys count within them. `special_keys` and
     `special_queries` mark special tokens where the caller knows them.
     """
 

@@ -1,66 +1,126 @@
-"""Which positions are padding, read from what the model was called with."""
+"""Which positions are padding: read from what the model was called with, else from what the call's own mask hides."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headprobe.errors import InputError
-from headprobe.tile import Site
+from headprobe.tile import Kind
 
 Masks = tuple[Tensor, Tensor]
+PADDING = ("attention_mask", "pixel_mask", "padding_mask", "features_mask")  # how names of padding masks end
+TEXT = ("input_ids", "decoder_input_ids", "inputs_embeds", "attention_mask")  # whose first axis counts sequences
+OTHERS = ("pixel_values", "input_values", "input_features", "audio_values", "image_embeds")
+GRIDS = ("grid_thw", "grid_hw", "grid_hws", "spatial_shapes", "image_sizes")  # sizes of images packed into one row
 
 
-class InputMasks:
-    """The padding masks [batch, length] of one forward pass, by the names that transformers' models use."""
+@dataclass(frozen=True)
+class Extent:
+    """A call's size: rows of its batch axis, queries and keys."""
+
+    rows: int
+    queries: int
+    keys: int
+
+
+class Inputs:
+    """The sequences of one forward pass and their padding masks, by the names that transformers' models use."""
 
     def __init__(self, arguments: dict[str, Any], *, decodes: bool = False) -> None:
-        tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
-        self.batch = next((value.shape[0] for value in tensors.values() if value.dim() >= 1), 1)
+        tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor) and value.dim()}
+        self._grids = [value for name, value in tensors.items() if name.endswith(GRIDS)]
+        other = any(name.startswith(OTHERS) for name in tensors)
+        self._several = other and any(name in tensors for name in ("input_ids", "inputs_embeds"))
         self._decodes = decodes
-        self._masks: dict[str, Tensor] = {
-            name: _checked(name, tensors[name])
-            for name in ("attention_mask", "decoder_attention_mask", "encoder_attention_mask")
-            if name in tensors
-        }
+        padding = {name: value for name, value in tensors.items() if name.endswith(PADDING)}
+        self._masks = {name: value.bool() for name, value in padding.items() if value.dim() == 2}
+        self._padded = any(not bool(value.all()) for value in padding.values() if not value.is_meta)
+        self.batch = self._batch(tensors)
 
-    def for_self_attention(self, length: int, device: torch.device) -> Tensor:
+    def _batch(self, tensors: dict[str, Tensor]) -> int:
+        counted = [tensors[name] for name in TEXT if name in tensors] or self._grids or list(tensors.values())
+        return counted[0].shape[0] if counted else 1
+
+    def text_mask(self, length: int, device: torch.device) -> Tensor | None:
         """[batch, length] bool: the mask of the stack whose sequences are `length` long, to tell its kind by."""
         for name in ("attention_mask", "decoder_attention_mask"):
             mask = self._masks.get(name)
             if mask is not None and mask.shape[1] == length:
                 return mask.to(device)
-        return torch.ones(1, length, dtype=torch.bool, device=device)
+        return None if self._padded else torch.ones(1, length, dtype=torch.bool, device=device)
 
-    def of(self, site: Site, queries: int, keys: int, device: torch.device) -> Masks:
-        """The query mask [batch, queries] and the key mask [batch, keys] of a site."""
-        if site.kind == "cross":
-            own, source = "attention_mask", "encoder_attention_mask"
-            if self._decodes:
-                own, source = "decoder_attention_mask", "attention_mask"
-            return self._mask(own, queries, site, device), self._mask(source, keys, site, device)
-        name = "decoder_attention_mask" if self._decodes and site.kind == "decoder" else "attention_mask"
-        key_mask = self._mask(name, keys, site, device)
-        if keys < queries:
-            raise InputError(
-                "E-LAYOUT", f"{site.path} has {queries} queries on {keys} keys", "This architecture is not supported."
-            )
-        return key_mask[:, keys - queries :], key_mask
+    def owners(self, rows: int, first: int, total: int, path: str) -> tuple[int, ...]:
+        """The sequence of each row of a call's batch axis, of which `first` of `total` positions came before.
 
-    def _mask(self, name: str, length: int, site: Site, device: torch.device) -> Tensor:
+        Windows and frames of a sequence follow each other. A single row is of the image that its positions belong to
+        where the images' sizes are known.
+        """
+        if rows % self.batch == 0:
+            return tuple(row // (rows // self.batch) for row in range(rows))
+        if rows == 1:
+            ends = self.ends(total)
+            if ends is not None:
+                return (sum(end <= first for end in ends) * self.batch // len(ends),)
+        raise InputError(
+            "E-LAYOUT",
+            f"{path} has {rows} rows for {self.batch} sequences, and nothing says which row is whose",
+            "Scan one sequence at a time: --batch-size 1.",
+        )
+
+    def ends(self, total: int) -> list[int] | None:
+        """Where each packed image ends among `total` positions, None where the inputs don't say it."""
+        for grid in self._grids:
+            sizes = (grid.prod(-1) if grid.dim() == 2 else grid.reshape(-1)).tolist()
+            if sum(sizes) and all(size * total % sum(sizes) == 0 for size in sizes) and len(sizes) % self.batch == 0:
+                return [sum(sizes[: i + 1]) * total // sum(sizes) for i in range(len(sizes))]
+        return None
+
+    def of(self, kind: Kind, extent: Extent, structure: Tensor | None, device: torch.device) -> Masks:
+        """The query mask [row, query] and the key mask [row, key] of a call whose own mask shows `structure`."""
+        rows, queries, keys = extent.rows, extent.queries, extent.keys
+        if not self._padded or (structure is None and self._several):  # a tower of another kind of input
+            every = torch.ones(rows, max(queries, keys), dtype=torch.bool, device=device)
+            # a query that sees nothing is padding of the model's own making: the rest of a last block, say
+            seeing = every[:, :queries] if structure is None or structure.is_meta else structure.any(2)
+            return every[:, :queries] & seeing, every[:, :keys]
+        key_mask = self._named(self._name(kind, of_keys=True), rows, keys, device)
+        query_mask = self._named(self._name(kind, of_keys=False), rows, queries, device)
+        if kind != "cross" and key_mask is not None and queries <= keys:
+            query_mask = key_mask[:, keys - queries :]
+        if key_mask is not None and query_mask is not None:
+            return query_mask, key_mask
+        return self._shown(kind, extent, structure, (query_mask, key_mask), device)
+
+    def _shown(
+        self,
+        kind: Kind,
+        extent: Extent,
+        structure: Tensor | None,
+        known: tuple[Tensor | None, Tensor | None],
+        device: torch.device,
+    ) -> Masks:
+        """Padding as the call's own mask has it: a key that nobody sees, and in self-attention its query."""
+        rows, queries, keys = extent.rows, extent.queries, extent.keys
+        query_mask, key_mask = known
+        if structure is None:
+            structure = torch.ones(1, 1, keys, dtype=torch.bool, device=device)
+        if key_mask is None:
+            key_mask = structure.any(1).expand(rows, keys)
+        if query_mask is None:
+            same = kind != "cross" and queries == keys
+            query_mask = key_mask if same else structure.any(2).expand(rows, queries)
+            query_mask = query_mask & structure.any(2)
+        return query_mask, key_mask
+
+    def _name(self, kind: Kind, *, of_keys: bool) -> str:
+        if kind == "cross" and of_keys:
+            return "attention_mask" if self._decodes else "encoder_attention_mask"
+        return "decoder_attention_mask" if self._decodes and kind != "encoder" else "attention_mask"
+
+    def _named(self, name: str, rows: int, length: int, device: torch.device) -> Tensor | None:
         mask = self._masks.get(name)
-        if mask is None:
-            return torch.ones(self.batch, length, dtype=torch.bool, device=device)
-        if mask.shape != (self.batch, length):
-            raise InputError(
-                "E-LAYOUT",
-                f"{site.path} attends over [{self.batch}, {length}] positions, {name} covers {list(mask.shape)}",
-                "Models that add positions of their own are not supported.",
-            )
-        return mask.to(device)
-
-
-def _checked(name: str, mask: Tensor) -> Tensor:
-    if mask.dim() != 2:
-        raise InputError("E-MASK", f"{name} has shape {list(mask.shape)}", "Give it as [batch, length].")
-    return mask.bool()
+        if mask is None and name == "decoder_attention_mask":  # targets of one length need none
+            return torch.ones(rows, length, dtype=torch.bool, device=device)
+        return mask.to(device) if mask is not None and mask.shape == (rows, length) else None

@@ -1,40 +1,56 @@
 """What a site is, told from the call and its mask: kind, layer, groups of heads."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from headprobe.capture.frames import Frame, is_attention
 from headprobe.tile import Kind
 
 HIDDEN = -9e3  # additive masks hide with -1e4, -1e9, finfo.min or -inf; no bias of a key that some head can see is less
 
 
-@dataclass
-class Frame:
-    """A module that is running: what it was given beside its first argument, and which of that its parts read."""
+def tower(path: str) -> str:
+    """The part of the model that a module's stack belongs to: `vision_model.encoder`, or "" for a bare stack."""
+    parts = path.split(".")
+    at = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: max(at - 1, 0)])
 
-    module: nn.Module
-    path: str
-    others: list[Tensor]
-    read: list[Tensor]
 
-    @property
-    def calls_itself_attention(self) -> bool:
-        """True if the module's class has attention in its name."""
-        return "attention" in type(self.module).__name__.lower()
+def key_value_heads(module: nn.Module, heads: int) -> int:
+    """How many key-value heads a module says its query heads share."""
+    groups = getattr(module, "num_key_value_groups", None)
+    if isinstance(groups, int) and groups > 0 and heads % groups == 0:
+        return heads // groups
+    for name in ("num_key_value_heads", "num_kv_heads", "kv_heads"):
+        count = getattr(module, name, None)
+        if isinstance(count, int) and 0 < count <= heads and heads % count == 0:
+            return count
+    return heads
 
-    def was_given(self, tensor: Tensor) -> bool:
-        """True if the module was called with this very tensor beside its first argument."""
-        return any(tensor is other for other in self.others)
 
-    def reads_elsewhere(self, batch: int, keys: int) -> bool:
-        """True if keys were made from another source than the queries: a projection read a second input.
+def kind_of(
+    frame: Frame | None, structure: Tensor | None, call: tuple[int, int, int], valid: Callable[[], Tensor | None]
+) -> Kind:
+    """Encoder, decoder or cross: from where the keys came, and from what the mask hides.
 
-        One that came down to the layer, that is: some layers hand their own queries and keys on separately.
-        """
-        shapes = ((batch, keys), (keys, batch))
-        return any(source.dim() == 3 and source.shape[:2] in shapes for source in self.read)
+    `call` is the call's rows, queries and keys; `valid` gives the padding mask of a text of so many positions,
+    if there is one.
+    """
+    rows, queries, keys = call
+    if frame is not None and frame.reads_elsewhere(rows, keys):
+        return "cross"
+    declared = getattr(frame.module, "is_causal", None) if frame else None
+    if structure is not None and structure.is_meta and declared is not True:
+        raise NotImplementedError("whether attention is masked can't be told from shapes")
+    if structure is None or structure.is_meta or queries != keys or queries == 1:
+        return "decoder" if declared and (structure is not None or queries == 1) else "encoder"
+    mask = valid()
+    mask = structure.any(1) if mask is None else mask
+    if int(mask.sum(-1).max()) < 2:  # single tokens: no mask shows in them
+        return "decoder" if declared else "encoder"
+    return "decoder" if one_directional(structure, mask) else "encoder"
 
 
 def visible(mask: Tensor) -> Tensor:
@@ -81,7 +97,9 @@ def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
     named = {
         path: module
         for path, module in model.named_modules()
-        if "attention" in type(module).__name__.lower() and not type(module).__name__.endswith("Output")
+        if is_attention(module)
+        and not type(module).__name__.endswith("Output")
+        and type(module).forward is not nn.Module.forward  # a helper that is never called as a module
     }
     return {
         path: module

@@ -1,25 +1,29 @@
 """observing(): show every attention call of a model's forward passes to a function, tile by tile."""
 
 import inspect
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from headprobe.capture.calls import Call, Piece, pieces
+from headprobe.capture.frames import Frame, Frames, anchor
+from headprobe.capture.fused import FusedCall
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
-from headprobe.capture.masks import InputMasks
-from headprobe.capture.naming import HIDDEN, Frame, Layers, attention_modules, one_directional, visible
+from headprobe.capture.layout import UNKNOWN, Layout, head_count, included, layout, refused
+from headprobe.capture.masks import Extent, Inputs
+from headprobe.capture.naming import HIDDEN, key_value_heads, kind_of, tower, visible
+from headprobe.capture.sites import Run, Sites, part_of
 from headprobe.capture.softmax import SoftmaxTap
+from headprobe.capture.structures import Structures
 from headprobe.capture.tiles import make_tile
 from headprobe.capture.validate import validate
 from headprobe.errors import InputError, UsageError
-from headprobe.tile import AttentionTile, Kind, Site
+from headprobe.tile import AttentionTile, Site
 
 Receive = Callable[[AttentionTile], None]
-ROUTERS = re.compile("router|gate|gating|expert|moe", re.IGNORECASE)  # a softmax over experts is no attention
 
 
 @contextmanager
@@ -55,21 +59,27 @@ class Observer:
         self.receive = receive
         self.tile_bytes = tile_bytes
         self.allow_invalid = allow_invalid
-        self.sites: list[Site] = []
         self.receiving = False
         self.tap = SoftmaxTap(self)
-        self._known: dict[tuple[str, int], Site] = {}
-        self._layers = Layers()
+        self._sites = Sites(model)
         self._paths = {module: path for path, module in model.named_modules()}
         self._signature = inspect.signature(model.forward)
-        self._frames: list[Frame] = []
-        self._calls: Counter[str] = Counter()
-        self._masks = InputMasks({})
-        self._structures: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self._full: dict[tuple[int, Kind], bool] = {}
+        self._frames = Frames()
+        self._inputs = Inputs({})
+        self._structures = Structures()
         self._passes = 0
         self._sequences = 0
         self._inside_interface = False
+
+    @property
+    def sites(self) -> list[Site]:
+        """The sites seen so far, in order of execution."""
+        return self._sites.found
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of a report must know about layers that are not in it."""
+        return self._sites.notes()
 
     # --- the forward pass ---------------------------------------------------------------------------------------
 
@@ -87,48 +97,26 @@ class Observer:
         arguments = dict(self._signature.bind_partial(*args, **kwargs).arguments)
         arguments.update(arguments.pop("kwargs", {}))
         decodes = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
-        self._masks = InputMasks(arguments, decodes=decodes)
+        self._inputs = Inputs(arguments, decodes=decodes)
         self.receiving = False
         self._frames.clear()
-        self._calls.clear()
+        self._sites.begin()
         self._structures.clear()
-        self._full.clear()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        if self._frames and given:
-            frame, above = self._frames[-1], self._frames[:-1]
-            source = given[0]
-            if frame.was_given(source) and any(f.was_given(source) for f in above if not f.calls_itself_attention):
-                frame.read.append(source)
-        others = [value for value in given[1:] if value is not given[0]]
-        self._frames.append(Frame(module, self._paths[module], others, []))
+        self._frames.enter(module, self._paths[module], given)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._frames and self._frames[-1].module is module:  # not so if the pass was refused before it began
-            self._frames.pop()
+        path = self._frames.leave(module)
+        if path is not None:
+            self._sites.ran.add(path)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self._passes += 1
-        self._sequences += self._masks.batch
+        self._sequences += self._inputs.batch
         if self._passes == 1:
-            self._refuse_unseen()
-
-    def _refuse_unseen(self) -> None:
-        seen = {site.path for site in self.sites}
-        unseen = [
-            path
-            for path in attention_modules(self.model)
-            if not any(f"{s}.".startswith(f"{path}.") or f"{path}.".startswith(f"{s}.") for s in seen)
-        ]
-        if unseen:
-            raise InputError(
-                "E-CAPTURE",
-                f"{len(unseen)} attention layers of {type(self.model).__name__} were not seen: {', '.join(unseen)}",
-                "Nothing was measured, since a report without them would mislead.",
-            )
-        if not self.sites:
-            raise InputError("E-NOATTN", f"{type(self.model).__name__} has no attention layers")
+            self._sites.refuse_unseen()
 
     # --- the taps -----------------------------------------------------------------------------------------------
 
@@ -146,25 +134,19 @@ class Observer:
         self._check_running(module)
         batch, heads, queries = query.shape[:3]
         keys = key.shape[2]
-        if batch != self._masks.batch:
-            raise InputError(
-                "E-LAYOUT",
-                f"{self._paths[module]} ({type(module).__name__}) folds something into its batch axis:"
-                f" {batch} for {self._masks.batch} sequences",
-                "This architecture is not supported.",
-            )
+        window = options.get("sliding_window")
+        call = Call(
+            path=self._paths[module],
+            module=module,
+            shape=(batch, heads, queries, keys),
+            structure=self._structures.of(attention_mask, keys),
+            kv_heads=key.shape[1] if key.shape[1] < heads else key_value_heads(module, heads),
+            sink=any(options.get(name) is not None for name in ("s_aux", "sinks")),
+            window=window if isinstance(window, int) else None,
+            source=(query, key),
+        )
+        see = self._show(call)
         mask = attention_mask if attention_mask is None else attention_mask[..., :keys]
-        structure = self._structure(attention_mask, keys)
-        groups = getattr(module, "num_key_value_groups", 1)
-        kv_heads = key.shape[1] if key.shape[1] < heads or not isinstance(groups, int) else heads // groups
-        sink = options.get("s_aux") is not None
-        call = (batch, heads, queries, keys)
-        site = self._site(self._paths[module], call, structure, kv_heads, sink)
-        structure = self._beyond_padding(site, structure, queries)
-
-        def see(start: int, probs: Tensor) -> None:
-            self._deliver(site, probs, structure, start, queries)
-
         rows = max(1, self.tile_bytes // (batch * heads * keys * 4))
         self._inside_interface = True
         try:
@@ -179,42 +161,59 @@ class Observer:
     def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
         """The softmax tap: a softmax outside the interface, if its module and shape make it attention."""
         frame = self._running()
-        if frame is None or self._inside_interface or self.receiving or ROUTERS.search(type(frame.module).__name__):
+        if frame is None or self._sites.leave_out(frame.path, frame.module, tuple(scores.shape), dim):
             return
-        batch = self._masks.batch
-        named = frame.calls_itself_attention
-        if scores.dim() == 3 and named and scores.shape[0] % batch == 0:  # heads folded into the batch axis
-            scores, probs = (x.unflatten(0, (batch, x.shape[0] // batch)) for x in (scores, probs))
-        if scores.dim() != 4 or dim not in (-1, 3) or scores.shape[0] != batch:
-            if named:
-                raise InputError(
-                    "E-LAYOUT",
-                    f"{frame.path} ({type(frame.module).__name__}) has a softmax of shape {list(scores.shape)},"
-                    " which is not [batch, head, query, key]",
-                    "This architecture is not supported.",
-                )
-            return
-        shown = visible((scores > HIDDEN) | (probs > 0))
-        heads, queries = scores.shape[1:3]
-        groups = getattr(frame.module, "num_key_value_groups", 1)
-        kv_heads = heads // groups if isinstance(groups, int) else heads
-        site = self._site(frame.path, (batch, heads, queries, scores.shape[3]), shown, kv_heads, False)
-        self._structures[id(shown)] = (shown, shown)  # kept, so that its id stays its own
-        self._deliver(site, probs, self._beyond_padding(site, shown, queries), 0, queries)
+        near = [each.module for each in self._frames.running[-3:]]
+        found = layout(tuple(scores.shape), dim, self._inputs.batch, head_count(near))
+        reason = refused(frame.module)
+        if frame.calls_itself_attention and (found is None or reason):
+            raise InputError(
+                "E-LAYOUT",
+                f"{frame.path} ({type(frame.module).__name__}) has a softmax of shape {list(scores.shape)},"
+                f" which is {reason or 'not [batch, head, query, key]'}",
+                "This architecture is not supported.",
+            )
+        if found is not None and (frame.calls_itself_attention or included(frame.module, found)):
+            self._see_softmax(frame, found, scores, probs)
+        elif scores.dim() >= 3:
+            self._sites.left_out[frame.path] = UNKNOWN
 
-    def fused(self, operator: str) -> None:
-        """The softmax tap: torch computed attention without ever holding its probabilities."""
+    def _see_softmax(self, frame: Frame, found: Layout, scores: Tensor, probs: Tensor) -> None:
+        with self.tap.paused():
+            scores, probs = found.apply(scores), found.apply(probs)
+            # a NaN is not hidden; a row of padding may be hidden altogether, and its softmax then is uniform
+            unhidden = ~(scores <= HIDDEN)
+            shown = visible(unhidden | ((probs > 0) & unhidden.any(-1, keepdim=True)))
+            structure = shown if shown.is_meta or not bool(shown.all()) else None
+        kv_heads = key_value_heads(frame.module, probs.shape[1])
+        rows, heads, queries, keys = probs.shape
+        self._show(Call(frame.path, frame.module, (rows, heads, queries, keys), structure, kv_heads))(0, probs)
+
+    def fused(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The softmax tap: torch computed attention without holding its probabilities, so they are computed again."""
         frame = self._running()
-        if frame is not None and not self._inside_interface and not self.receiving:
+        if frame is None:
+            return
+        if "scaled_dot_product" not in operator.name():
             raise InputError(
                 "E-CAPTURE",
                 f"{frame.path} ({type(frame.module).__name__}) computes attention in one call"
-                f" ({operator.removeprefix('aten::')}), which shows no probabilities",
+                f" ({operator.name().removeprefix('aten::')}), which shows no probabilities",
                 "This architecture is not supported.",
             )
+        with self.tap.paused():
+            fused = FusedCall(operator, args, kwargs)
+            structure = self._structures.of(fused.bias(), fused.shape[3])
+            call = Call(
+                frame.path, frame.module, fused.shape, structure, fused.kv_heads, source=(fused.query, fused.key)
+            )
+            see = self._show(call)
+            batch, heads, _, keys = fused.shape
+            for start, probs in fused.tiles(max(1, self.tile_bytes // (batch * heads * keys * 4))):
+                see(start, probs)
 
     def _check_running(self, module: nn.Module) -> None:
-        if self.receiving or not self._frames or self._frames[0].module is not self.model:
+        if self.receiving or self._frames.outermost is not self.model:
             raise UsageError(
                 "E-OBSERVED",
                 f"{self._paths[module]} runs outside a forward pass of the observed {type(self.model).__name__}",
@@ -222,68 +221,75 @@ class Observer:
             )
 
     def _running(self) -> Frame | None:
-        frames = [frame for frame in self._frames if not isinstance(frame.module, nn.Softmax | nn.Dropout)]
+        """The module at work, None while its attention is being taken otherwise."""
+        if self._inside_interface or self.receiving:
+            return None
+        frames = self._frames.running
         return frames[-1] if frames else None
 
     # --- sites and tiles ----------------------------------------------------------------------------------------
 
-    def _structure(self, mask: Tensor | None, keys: int) -> Tensor | None:
-        """What a mask shows, made once a forward pass: its layers are mostly given the same mask."""
-        if mask is None:
-            return None
-        if id(mask) not in self._structures:
-            # the mask is kept, so that its id stays its own
-            self._structures[id(mask)] = (mask, visible(mask[..., :keys]))
-        return self._structures[id(mask)][1]
+    def _show(self, call: Call) -> Callable[[int, Tensor], None]:
+        """What takes the probabilities of a call's rows, from the first that it is given on, to the receiver."""
+        batch, heads, queries, _ = call.shape
+        frames = self._frames.running
+        layer = anchor(frames)
+        run = part_of(layer, frames[-1], call.path, batch * queries, heads, call.source)
+        if run is not None and run.repeats(call.source):
+            return lambda start, probs: None
+        if run is None:
+            run = layer.runs[call.path] = Run(self._site(call, frames[-1]), frames[-1])
+        first = run.covered
+        run.covered += batch * queries
+        run.seen += [] if call.source is None else [call.source]
+        parts = pieces(call, self._inputs, first, layer.size)
 
-    def _beyond_padding(self, site: Site, structure: Tensor | None, queries: int) -> Tensor | None:
-        """The structure, or None where it hides nothing but padding: full attention, known by heart."""
-        if structure is None or structure.is_meta:
-            return structure
-        key = (id(structure), site.kind)
-        if key not in self._full:
-            query_mask, key_mask = self._masks.of(site, queries, structure.shape[2], structure.device)
-            hidden = query_mask[:, :, None] & key_mask[:, None, :] & ~structure
-            self._full[key] = not bool(hidden.any())
-        return None if self._full[key] else structure
+        def see(start: int, probs: Tensor) -> None:
+            for piece in parts:
+                self._deliver(run.site, call, piece, start, probs)
 
-    def _site(
-        self, path: str, call: tuple[int, int, int, int], structure: Tensor | None, kv_heads: int, sink: bool
-    ) -> Site:
-        visit = self._calls[path]
-        self._calls[path] += 1
-        if (path, visit) not in self._known:
-            kind = self._kind(call, structure)
-            site = Site(len(self.sites), path, kind, self._layers.number(path, kind), call[1], kv_heads, sink)
-            self._known[path, visit] = site
-            self.sites.append(site)
-        site = self._known[path, visit]
-        if site.heads != call[1]:
-            raise InputError("E-CAPTURE", f"{path} had {site.heads} heads in one forward pass and {call[1]} in another")
+        return see
+
+    def _site(self, call: Call, frame: Frame) -> Site:
+        """The site of a call that begins one."""
+        site = self._sites.next(call.path)
+        batch, heads, queries, keys = call.shape
+        if site is None:
+            device = call.structure.device if call.structure is not None else torch.device("cpu")
+            kind = kind_of(
+                frame, call.structure, (batch, queries, keys), lambda: self._inputs.text_mask(queries, device)
+            )
+            index, layer = self._sites.number(call.path, kind)
+            site = Site(
+                index,
+                call.path,
+                kind,
+                layer,
+                heads,
+                call.kv_heads,
+                call.sink,
+                tower=tower(call.path),
+                window=call.window,
+            )
+        if site.heads != heads:
+            raise InputError(
+                "E-CAPTURE", f"{call.path} had {site.heads} heads in one forward pass and {heads} in another"
+            )
+        self._sites.add(site)
         return site
 
-    def _kind(self, call: tuple[int, int, int, int], structure: Tensor | None) -> Kind:
-        batch, _, queries, keys = call
-        frame = self._running()
-        if frame is not None and frame.reads_elsewhere(batch, keys):
-            return "cross"
-        declared = getattr(frame.module, "is_causal", None) if frame else None
-        if structure is not None and structure.is_meta and declared is None:
-            raise NotImplementedError("whether attention is masked can't be told from shapes")
-        if structure is None or structure.is_meta or queries != keys or queries == 1:
-            return "decoder" if declared and (structure is not None or queries == 1) else "encoder"
-        valid = self._masks.for_self_attention(queries, structure.device)
-        if int(valid.sum(-1).max()) < 2:  # single tokens: no mask shows in them
-            return "decoder" if declared else "encoder"
-        return "decoder" if one_directional(structure, valid) else "encoder"
-
-    def _deliver(self, site: Site, probs: Tensor, structure: Tensor | None, start: int, queries: int) -> None:
+    def _deliver(self, site: Site, call: Call, piece: Piece, start: int, probs: Tensor) -> None:
+        """Hand the receiver those of the call's rows from `start` on that are the piece's."""
         with self.tap.paused():
+            part, structure, begin = piece.cut(probs, call.structure, start)
+            if not part.shape[2]:
+                return
             self.receiving = True  # and stays so if something of ours fails
-            keys = probs.shape[3]
-            masks = self._masks.of(site, queries, keys, probs.device)
-            sequences = tuple(range(self._sequences, self._sequences + self._masks.batch))
-            tile = make_tile(site, probs, structure, start, masks, sequences)
+            extent = Extent(len(piece.rows), piece.queries.stop - piece.queries.start, part.shape[3])
+            masks = self._inputs.of(site.kind, extent, structure, probs.device)
+            structure = self._structures.beyond_padding(site.kind, structure, masks)
+            sequences = tuple(self._sequences + row for row in piece.rows)
+            tile = make_tile(site, part, structure, begin, masks, sequences)
             if self._passes == 0 and not probs.is_meta and not self.allow_invalid:
                 validate(tile, probs.dtype)
             self.receive(tile)

@@ -43,10 +43,10 @@ class Workers:
         work = list(items)
         if self._pool is None or len(work) == 1:
             return [function(item) for item in work]
-        inference = torch.is_inference_mode_enabled()
+        gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
         def run(item: Item) -> Result:
-            with torch.inference_mode(inference):  # which belongs to the thread
+            with torch.inference_mode(inference), torch.set_grad_enabled(gradients):  # which belong to the thread
                 return function(item)
 
         return list(self._pool.map(run, work))

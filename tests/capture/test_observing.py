@@ -172,20 +172,6 @@ def test_a_part_of_a_model_is_not_observed_alone() -> None:
         model.encoder(batch["input_ids"])
 
 
-def test_windows_in_the_batch_axis_are_refused() -> None:
-    size: dict[str, Any] = {
-        "image_size": 32,
-        "patch_size": 4,
-        "embed_dim": 16,
-        "depths": [1, 1],
-        "num_heads": [2, 2],
-        "window_size": 4,
-    }
-    model: Any = hf.AutoModel.from_config(hf.SwinConfig(**size), attn_implementation="eager").eval()
-    with pytest.raises(InputError, match="batch axis"), observing(model, lambda tile: None):
-        model(torch.randn(2, 3, 32, 32))
-
-
 def test_nothing_is_left_behind() -> None:
     model, batch = build("bert"), inputs("bert")
     hooks = {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()}
@@ -258,15 +244,26 @@ class _Odd(nn.Module):
         return out
 
 
-class FusedAttention(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = nn.functional.scaled_dot_product_attention(x, x, x)
-        return out
-
-
 class SilentAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+class UnnormalisedAttention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ x.mT).softmax(-1)
+
+
+class Half(nn.Module):
+    """One of its parts is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called, self.inner = UnnormalisedAttention(), SilentAttention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.called(x)
+        return out
 
 
 class FlatAttention(nn.Module):
@@ -275,16 +272,11 @@ class FlatAttention(nn.Module):
         return out
 
 
-class UnnormalisedAttention(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return (x @ x.mT).softmax(-1)
-
-
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (FusedAttention(), "in one call"),
-        (SilentAttention(), "1 attention layers of _Odd were not seen: block"),
+        (SilentAttention(), "no softmax attention layers: block and its like take no softmax"),
+        (Half(), "1 attention layers of _Odd were not seen: block.inner"),
         (FlatAttention(), "not \\[batch, head, query, key\\]"),
     ],
 )
@@ -296,7 +288,7 @@ def test_attention_that_shows_no_probabilities_is_refused(module: nn.Module, mes
 
 def test_a_model_without_attention_is_refused() -> None:
     model = _Odd(nn.Linear(8, 8)).eval()
-    with pytest.raises(InputError, match="no attention layers"), observing(model, print):
+    with pytest.raises(InputError, match="no softmax attention layers"), observing(model, print):
         model(torch.randn(2, 8))
 
 

@@ -1,0 +1,116 @@
+"""A table of facts on softmaxes outside transformers' interface: which are attention, and in which layout.
+
+What a softmax means can't be read off its numbers. Most come as [batch, head, query, key]; windows and heads folded
+into other axes are unfolded by shape; what no shape tells stands here by the name of the class, each with its reason.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+Table = tuple[tuple[re.Pattern[str], str], ...]
+HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads", "num_attn_heads", "attention_heads")
+
+# A softmax of such a class is no attention over positions: it is left out, and the report says so.
+EXPERTS = "experts"
+UNKNOWN = "modules that neither call themselves attention nor have heads"
+NO_ATTENTION = (
+    (re.compile(r"router|gate|gating|expert|moe", re.IGNORECASE), EXPERTS),
+    (re.compile(r"deformable|multiscale", re.IGNORECASE), "sampling points"),
+    (re.compile(r"attentionresidual", re.IGNORECASE), "residual streams"),
+    (re.compile(r"indexer", re.IGNORECASE), "choices of keys"),
+)
+# The same, but of such a class only a softmax over another axis than the last.
+NO_KEYS = ((re.compile(r"^convbert", re.IGNORECASE), "convolutions"),)
+# Attention over positions by a module that doesn't call itself attention, heads folded or one.
+ATTENTION = ((re.compile(r"^mgpstra3module", re.IGNORECASE), "characters that look at patches"),)
+# Attention that no tile can hold yet: the whole model is refused.
+REFUSED = (
+    (re.compile(r"longformer|^led", re.IGNORECASE), "a band of keys for each query"),
+    (re.compile(r"local|blocksparse|pegasusx|bigbirdblock|gemma3naudio", re.IGNORECASE), "blocks with their own keys"),
+    (re.compile(r"ngram", re.IGNORECASE), "several streams in one layer"),
+    (re.compile(r"probsparse", re.IGNORECASE), "a sample of the queries"),
+    (re.compile(r"nystrom", re.IGNORECASE), "a product of three softmaxes"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a softmax's axes become [batch, head, query, key]: an order of axes, then the shape to take."""
+
+    order: Shape
+    shape: Shape
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """The tensor as [batch, head, query, key]; blocks of a sequence follow each other in the batch axis."""
+        return tensor.permute(self.order).reshape(self.shape)
+
+
+def excluded(module: nn.Module, shape: Shape, dim: int) -> str | None:
+    """Why a softmax of this module is no attention, or None."""
+    other_axis = dim % len(shape) != len(shape) - 1
+    return _reason(NO_ATTENTION, module) or (_reason(NO_KEYS, module) if other_axis else None)
+
+
+def included(module: nn.Module, found: Layout) -> bool:
+    """True if a softmax of this module is attention though its class doesn't say so: it knows how many heads it has."""
+    return head_count([module]) == found.shape[1] or _reason(ATTENTION, module) is not None
+
+
+def refused(module: nn.Module) -> str | None:
+    """Why attention of this module can't be brought to tiles, or None."""
+    return _reason(REFUSED, module)
+
+
+def _reason(table: Table, module: nn.Module) -> str | None:
+    name = type(module).__name__
+    return next((reason for pattern, reason in table if pattern.search(name)), None)
+
+
+def head_count(modules: list[nn.Module]) -> int | None:
+    """The number of heads that the innermost of nested modules to know it declares."""
+    for module in reversed(modules):
+        for name in HEADS:
+            count = getattr(module, name, None)
+            if isinstance(count, int) and count > 0:
+                return count
+    return None
+
+
+def layout(shape: Shape, dim: int, batch: int, heads: int | None) -> Layout | None:
+    """How scores of this shape are to be read, or None if they can't be attention over keys of `batch` sequences."""
+    if dim % len(shape) != len(shape) - 1 or not 3 <= len(shape) <= 5 or shape[0] == 0:
+        return None
+    return {3: _folded_heads, 4: _plain, 5: _blocks}[len(shape)](shape, batch, heads)
+
+
+def _plain(shape: Shape, batch: int, heads: int | None) -> Layout | None:
+    """[batch · blocks, head, query, key]; with the number of heads known, the axis that has it is theirs."""
+    first, second, queries, keys = shape
+    if first % batch and first != 1:
+        return None
+    if heads is not None and second != heads and first != batch:
+        return None
+    return Layout((0, 1, 2, 3), (first, second, queries, keys))
+
+
+def _folded_heads(shape: Shape, batch: int, heads: int | None) -> Layout | None:
+    """[batch · blocks · head, query, key]."""
+    first, queries, keys = shape
+    if heads is None:
+        heads = first // batch if first % batch == 0 else 0
+    if not heads or first % heads or (first // heads % batch and first != heads):
+        return None
+    return Layout((0, 1, 2), (first // heads, heads, queries, keys))
+
+
+def _blocks(shape: Shape, batch: int, heads: int | None) -> Layout | None:
+    """[batch, block, head, query, key] or [batch, head, block, query, key]: blocks go to the batch axis."""
+    first, second, third, queries, keys = shape
+    if first % batch or heads not in (second, third):
+        return None
+    if third == heads:
+        return Layout((0, 1, 2, 3, 4), (first * second, third, queries, keys))
+    return Layout((0, 2, 1, 3, 4), (first * third, second, queries, keys))
