@@ -17,7 +17,7 @@ from headprobe.report import Provenance, Report
 from headprobe.tile import Site
 
 HEADS = (
-    "site", "path", "kind", "layer", "head", "kv_group", "sequences", "queries",
+    "site", "path", "tower", "kind", "layer", "head", "kv_group", "sequences", "queries",
     "row_error", "leak", "zero_frac",
     "aat_fro", "aat_sq", "aat_unit", "aat01", "overlap", "diffuse", "rcos", "rcos_excess",
     "aat_heads_share", "entropy", "entropy_norm", "eff_keys", "confidence",
@@ -26,8 +26,8 @@ HEADS = (
     "kl_mean", "js_mean", "nearest_layer", "nearest_head", "nearest_js",
 )  # fmt: skip
 LAYERS = (
-    "site", "path", "kind", "layer", "heads", "queries", "aat_heads", "aat_heads_queries", "rcos_heads",
-    "kl_mean", "kl_inf_frac", "js_mean", "effective_heads", "effective_heads_2",
+    "site", "path", "tower", "kind", "layer", "heads", "window", "queries", "aat_heads", "aat_heads_queries",
+    "rcos_heads", "kl_mean", "kl_inf_frac", "js_mean", "effective_heads", "effective_heads_2",
 )  # fmt: skip
 PAIRS = (
     "site_a", "layer_a", "head_a", "site_b", "layer_b", "head_b", "same_kv_group", "cos", "js", "kl_ab", "kl_ba", "bc",
@@ -91,12 +91,16 @@ def _numbers(column: Tensor) -> list[float]:
     return [float(value) for value in column.double().cpu()]
 
 
+def _named(site: Site) -> Row:
+    return {"site": site.index, "path": site.path, "tower": site.tower, "kind": site.kind, "layer": site.layer}
+
+
 def _head_rows(site: Site, values: list[Values], collector: Collector) -> list[Row]:
     columns = {name: _numbers(column) for part in values for name, column in part.heads.items()}
     if site in collector.dropped:
         columns["dropped_mass"] = _numbers(collector.dropped[site].mean()[:, 0])
-    common = {"site": site.index, "path": site.path, "kind": site.kind, "layer": site.layer}
-    counts = {"sequences": collector.sequences[site], "queries": int(collector.queries[site])}
+    common = _named(site)
+    counts = {"sequences": len(collector.sequences[site]), "queries": int(collector.queries[site])}
     return [
         {**common, "head": head, "kv_group": site.kv_group(head), **counts}
         | {name: column[head] for name, column in columns.items()}
@@ -105,13 +109,12 @@ def _head_rows(site: Site, values: list[Values], collector: Collector) -> list[R
 
 
 def _layer_row(site: Site, values: list[Values], collector: Collector) -> Row:
-    row: Row = {"site": site.index, "path": site.path, "kind": site.kind, "layer": site.layer, "heads": site.heads}
-    row["queries"] = int(collector.queries[site])
+    row = _named(site) | {"heads": site.heads, "window": site.window, "queries": int(collector.queries[site])}
     return row | {name: float(value) for part in values for name, value in part.layers.items()}
 
 
 def _baseline_row(site: Site, collector: Collector) -> Row:
-    row: Row = {"site": site.index, "path": site.path, "kind": site.kind, "layer": site.layer}
+    row = _named(site)
     metrics = [metric for metric in collector.metrics if metric.name in BASELINES]
     for part in _compute(metrics, collector.baselines[site]):
         row |= {name: float(column[0]) for name, column in part.heads.items()}
@@ -182,11 +185,11 @@ def _input_row(item: Measured) -> Row:
 def _frame(rows: list[Row], order: tuple[str, ...], keep: Iterable[str]) -> pd.DataFrame:
     """Rows as a table: what names a row first, then the columns to `keep` in the given order, plug-ins' last."""
     kept = set(keep)
-    names = {"sequence", *HEADS[:8], *LAYERS[:6], *PAIRS[:7]}
+    names = {"sequence", *HEADS[:9], *LAYERS[:8], *PAIRS[:7]}
     found = list(dict.fromkeys(name for row in rows for name in row))
     chosen = [name for name in order if name in found] + [name for name in found if name not in order]
     table = pd.DataFrame(rows, columns=[name for name in chosen if name in names or name in kept])
-    for name in ("nearest_layer", "nearest_head"):
+    for name in ("nearest_layer", "nearest_head", "window"):
         if name in table:
             table[name] = table[name].astype("Int64")
     return table

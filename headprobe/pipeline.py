@@ -70,9 +70,9 @@ def scan(
             pool_bytes=parse_size(chosen.max_memory) if chosen.pairs == "model" else 0,
             workers=workers,
         )
-        _run(checkpoint.model, fed, collector, chosen, watch)
+        left = _run(checkpoint.model, fed, collector, chosen, watch)
         provenance = _provenance(checkpoint, fed, chosen, hashes.result())
-    notes = [*checkpoint.notes, *fed.notes]
+    notes = [*checkpoint.notes, *fed.notes, *left]
     return assemble(collector, columns, fed.sequences, provenance, notes, allow_invalid=chosen.allow_invalid)
 
 
@@ -114,13 +114,13 @@ def _ready(model: Any) -> Iterator[None]:
             model.set_attn_implementation(attention)
 
 
-def _run(model: nn.Module, fed: Feed, collector: Collector, options: ScanOptions, watch: Watch | None) -> None:
-    """Every batch once through the model, with the collector watching."""
+def _run(model: nn.Module, fed: Feed, collector: Collector, options: ScanOptions, watch: Watch | None) -> list[str]:
+    """Every batch once through the model, with the collector watching; what the observer has to tell about layers."""
     tile_bytes = parse_size(options.max_memory) // 8  # a tile and what the metrics make of it
     done = 0
     with (
         quiet(),
-        torch.inference_mode(),
+        torch.no_grad(),  # in inference mode torch takes other, slightly different paths while it is watched
         observing(model, collector.receive, tile_bytes=tile_bytes, allow_invalid=options.allow_invalid) as observer,
     ):
         for batch in fed.batches:
@@ -132,6 +132,7 @@ def _run(model: nn.Module, fed: Feed, collector: Collector, options: ScanOptions
                 watch(done, fed.total)
     if not sum(int(count) for count in collector.queries.values()):
         raise InputError("E-DATA", "nothing was measured: no query is left")
+    return observer.notes
 
 
 def _forward(model: nn.Module, batch: Batch, observer: Observer) -> None:
@@ -152,7 +153,7 @@ def _provenance(checkpoint: Checkpoint, fed: Feed, options: ScanOptions, files: 
     shaped = {name: getattr(options, name) for name in names}
     return Provenance(
         model=checkpoint.source.name,
-        model_class=type(checkpoint.model).__name__,
+        model_class=type(checkpoint.task_model).__name__,
         commit=checkpoint.source.commit,
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=str(parameter.device),

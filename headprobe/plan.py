@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from headprobe.errors import InputError
 from headprobe.feed.pairs import BUILT_IN_COUNT as PAIRS
 from headprobe.feed.random_inputs import inputs_for_plan
 from headprobe.feed.takes import modality
+from headprobe.load.architecture import scanned, skeleton
 from headprobe.load.checkpoint import (
     DTYPES,
     LOADING_FAULTS,
@@ -20,7 +22,6 @@ from headprobe.load.checkpoint import (
     open_config,
     quiet,
     told,
-    without_pooler,
 )
 from headprobe.load.collate import MOST_SEQUENCES, TOKENS_A_BATCH, model_limit
 from headprobe.load.images import COUNT as IMAGES
@@ -70,9 +71,14 @@ def plan(name: str, **given: Any) -> Plan:
     Raises `HeadprobeError` for a checkpoint that can't be read, and where it has no attention.
     """
     options = ScanOptions.of(**given)
-    source, _, config = open_config(name, options)
-    model = _skeleton(config, options, "meta")
-    checkpoint = Checkpoint(model, config, source)
+    source, looked, config = open_config(name, options)
+
+    def unloaded(device: str) -> Checkpoint:
+        task = _skeleton(config, looked.folder, options, device)
+        return Checkpoint(scanned(task), config, source, task_model=task)
+
+    checkpoint = unloaded("meta")
+    model = checkpoint.model
     length = min(options.max_length, model_limit(checkpoint))
     try:
         sites = _sites(checkpoint, length)
@@ -83,25 +89,18 @@ def plan(name: str, **given: Any) -> Plan:
                 "E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}"
             ) from fault
         with told("E-FORWARD", f"{type(model).__name__} fails on its inputs"):
-            sites = _sites(Checkpoint(_skeleton(config, options, "cpu"), config, source), length)
+            sites = _sites(unloaded("cpu"), length)
     return _plan(checkpoint, sites, options, length)
 
 
-def _skeleton(config: Any, options: LoadOptions, device: str) -> nn.Module:
-    from transformers import AutoModel
-
+def _skeleton(config: Any, folder: Path, options: LoadOptions, device: str) -> nn.Module:
+    """The whole model, without its weights."""
     with (
         quiet(),
         told("E-CONFIG", f"no model can be made of the config of type {config.model_type}"),
         torch.device(device),
     ):
-        model: nn.Module = AutoModel.from_config(
-            config,
-            attn_implementation="eager",
-            dtype=torch.float32,
-            trust_remote_code=options.trust_remote_code,
-            **without_pooler(config),
-        )
+        model: nn.Module = skeleton(config, folder, options)
     return model.eval()
 
 
@@ -113,7 +112,7 @@ def _sites(checkpoint: Checkpoint, length: int) -> tuple[SiteShape, ...]:
 
     model = checkpoint.model
     inputs = inputs_for_plan(checkpoint, length, next(model.parameters()).device)
-    with torch.inference_mode(), observing(model, note, tile_bytes=2**62):
+    with torch.no_grad(), observing(model, note, tile_bytes=2**62):
         model(**inputs)
     return tuple(found)
 
@@ -130,7 +129,7 @@ def _plan(checkpoint: Checkpoint, sites: tuple[SiteShape, ...], options: ScanOpt
     size = torch.empty(0, dtype=DTYPES.get(options.dtype, torch.float32)).element_size()
     return Plan(
         model=checkpoint.source.name,
-        model_class=type(model).__name__,
+        model_class=type(checkpoint.task_model).__name__,
         parameters=parameters,
         sites=sites,
         sequences=sequences,

@@ -23,7 +23,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # the columns that name a row of each tab
     "inputs": ("sequence",),
 }
 TABLES = tuple(NAMES)
-WORDS = ("path", "kind", "sha256")
+WORDS = ("path", "tower", "kind", "sha256")
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,14 @@ class Report:
     inputs: pd.DataFrame
     notes: tuple[str, ...] = ()
 
-    def matrix(self, metric: str = "js", *, layer: int | None = None, kind: str | None = None) -> pd.DataFrame:
+    def matrix(
+        self, metric: str = "js", *, layer: int | None = None, kind: str | None = None, tower: str | None = None
+    ) -> pd.DataFrame:
         """A similarity matrix, heads × heads: symmetric for "js", "cos", "bc"; "kl" is KL(row ‖ column).
 
         With `layer` the heads of that layer, else of all layers whose pairs were measured; pairs that were not
-        measured are missing. `kind` is needed where a layer number is ambiguous. Raises `UsageError` for a metric,
-        layer or kind that the report doesn't have.
+        measured are missing. `kind` and `tower` are needed where a layer number is ambiguous. Raises `UsageError` for
+        a metric, layer, kind or tower that the report doesn't have.
         """
         valid = {"kl": ("kl_ab", "kl_ba"), **{name: (name, name) for name in ("js", "cos", "bc")}}
         if metric not in valid:
@@ -78,7 +80,7 @@ class Report:
             raise UsageError(
                 "E-METRIC", f"the report has no {metric} of pairs", f"Scan with --pairs and --metrics {metric}."
             )
-        heads = self._heads_of(layer, kind)
+        heads = self._heads_of(layer, kind, tower)
         labels = pd.MultiIndex.from_frame(heads[["site", "layer", "head"]])
         matrix = pd.DataFrame(float("nan"), index=labels, columns=labels)
         position = {(site, head): i for i, (site, _, head) in enumerate(labels)}
@@ -91,12 +93,16 @@ class Report:
                 values[a, b], values[b, a] = pair[columns[0]], pair[columns[1]]
         return pd.DataFrame(values, index=labels, columns=labels)
 
-    def _heads_of(self, layer: int | None, kind: str | None) -> pd.DataFrame:
-        heads = self.heads if kind is None else self.heads[self.heads["kind"] == kind]
-        if heads.empty:
-            raise UsageError(
-                "E-KIND", f"no {kind} attention in the report", nearest(str(kind), set(self.heads["kind"]))
-            )
+    def _heads_of(self, layer: int | None, kind: str | None, tower: str | None) -> pd.DataFrame:
+        heads = self.heads
+        for name, wanted in (("kind", kind), ("tower", tower)):
+            if wanted is not None:
+                known = set(heads[name]) if name in heads else set()
+                heads = heads[heads[name] == wanted] if name in heads else heads.head(0)
+                if heads.empty:
+                    raise UsageError(
+                        f"E-{name.upper()}", f"no {wanted} attention in the report", nearest(wanted, known)
+                    )
         if layer is None:
             return heads
         layers = sorted(set(heads["layer"]))
@@ -104,11 +110,12 @@ class Report:
         if heads.empty:
             raise UsageError("E-LAYERS", f"no layer {layer} in the report", f"Valid: {', '.join(map(str, layers))}.")
         if heads["site"].nunique() > 1:
-            kinds = sorted(set(heads["kind"]))
+            name = "kind" if heads["kind"].nunique() > 1 else "tower"
+            several = sorted(set(heads[name])) if name in heads else []
             raise UsageError(
-                "E-KIND",
-                f"layer {layer} stands for {len(kinds)} kinds of attention",
-                f"Choose one: {', '.join(kinds)}.",
+                f"E-{name.upper()}",
+                f"layer {layer} stands for {heads['site'].nunique()} layers of attention",
+                f"Choose with --{name}: {', '.join(several)}.",
             )
         return heads
 
@@ -182,7 +189,7 @@ def _table(kind: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
         raise ValueError(f"{kind} has {'no ' + absent[0] if absent else f'words in {words[0]}'}")
     unknown = [name for name, values in columns.items() if values and all(value is None for value in values)]
     table[unknown] = table[unknown].astype("float64")
-    for name in ("nearest_layer", "nearest_head"):
+    for name in ("nearest_layer", "nearest_head", "window"):
         if name in table:
             table[name] = table[name].astype("Int64")
     return table

@@ -32,6 +32,15 @@ def matrix(
             show_envvar=False,
         ),
     ] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            "--tower",
+            help="The part of the model, e.g. vision_model.encoder, where several have such a layer.",
+            rich_help_panel="Measurement",
+            show_envvar=False,
+        ),
+    ] = None,
     **options: Any,
 ) -> None:
     """Show how alike the heads of a layer, or of the whole model, are.
@@ -47,7 +56,7 @@ def matrix(
     if metric not in PAIR_METRICS:
         raise UsageError("E-METRIC", f'no pair metric "{metric}"', nearest(metric, PAIR_METRICS))
     check_output_options({**options, "top": None})
-    found, report = _matrix(model, metric, layer, options)
+    found, report = _matrix(model, metric, (layer, tower), options)
     for path in options["output"]:
         _write(Path(path), found, options)
     if options["format"] == "table":
@@ -63,7 +72,8 @@ def matrix(
         sys.stdout.write(content.decode())
 
 
-def _matrix(model: str, metric: str, layer: int | None, options: dict[str, Any]) -> tuple[Any, Any]:
+def _matrix(model: str, metric: str, place: tuple[int | None, str | None], options: dict[str, Any]) -> tuple[Any, Any]:
+    layer, tower = place
     if model.endswith(".json") and Path(model).is_file():
         from headprobe.report import Report
 
@@ -75,7 +85,7 @@ def _matrix(model: str, metric: str, layer: int | None, options: dict[str, Any])
 
             pairs, layers = ("model", None) if layer is None else ("layer", str(layer))
             report = scan(model, watch=watch, metrics=(metric,), pairs=pairs, layers=layers, **scan_options(options))
-    return report.matrix(metric, layer=layer, kind=options["kind"]), report
+    return report.matrix(metric, layer=layer, kind=options["kind"], tower=tower), report
 
 
 def _flat(matrix: Any) -> Any:

@@ -79,7 +79,7 @@ def targets_for(checkpoint: Checkpoint, given: Given, options: ScanOptions, coun
 def tokenizer_for_targets(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Any:
     """The tokenizer that came with a processor from Python, else the checkpoint's own."""
     at_hand = given.tokenizer or getattr(given.processor, "tokenizer", None)
-    return at_hand or load_tokenizer(checkpoint.source.folder, options.trust_remote_code)
+    return at_hand or load_tokenizer(checkpoint.source.folder, options.trust_remote_code, checkpoint.source.gguf)
 
 
 def target_ids(target: str, checkpoint: Checkpoint, tokenizer: Any, options: ScanOptions) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ def _read(given: Given, options: ScanOptions) -> Corpus:
 def _tokenizer(checkpoint: Checkpoint, options: ScanOptions) -> Any:
     if not checkpoint.files:
         raise UsageError("E-TOKENIZER", "a model object has no tokenizer", "Pass tokenizer=..., or batches=[...].")
-    return load_tokenizer(checkpoint.source.folder, options.trust_remote_code)
+    return load_tokenizer(checkpoint.source.folder, options.trust_remote_code, checkpoint.source.gguf)
 
 
 def _pooled_batch(config: Any, positions: int, options: ScanOptions) -> int:

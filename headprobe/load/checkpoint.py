@@ -51,24 +51,6 @@ class Checkpoint:
         if self.task_model is None:
             object.__setattr__(self, "task_model", self.model)
 
-    @property
-    def modality(self) -> str:
-        """ "text" or "image"; raises `InputError` for a model that takes anything else."""
-        return modality(self.model)
-
-
-def modality(model: nn.Module) -> str:
-    """What a model takes: "text" or "image"."""
-    name = getattr(model, "main_input_name", "")
-    known = {"input_ids": "text", "pixel_values": "image"}
-    if name not in known:
-        raise InputError(
-            "E-MODALITY",
-            f"{type(model).__name__} takes {name or 'unknown inputs'}",
-            "Text and image models are supported.",
-        )
-    return known[name]
-
 
 def load_checkpoint(name: str, options: LoadOptions) -> Checkpoint:
     """Load a checkpoint for observation as what it is: eager attention, eval mode, nothing random in it.
@@ -178,13 +160,6 @@ def _check_activations(config: dict[str, Any], folder: Path) -> None:
         activation = config.get(name)
         if isinstance(activation, str) and activation not in ACT2FN:
             raise InputError("E-CONFIG", f'{where}: unknown {name} "{activation}"', nearest(activation, ACT2FN))
-
-
-def without_pooler(config: Any) -> dict[str, bool]:
-    """The argument that leaves out the pooling layer of an AutoModel, where its class has one."""
-    from transformers import AutoModel
-
-    return arguments(AutoModel, config)
 
 
 def _load(looked: Preflight, config: Any, options: LoadOptions) -> tuple[Any, dict[str, Any]]:

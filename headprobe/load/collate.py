@@ -86,11 +86,18 @@ class Encoded:
     notes: list[str]
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The checkpoint's tokenizer. Without its files transformers makes one that turns every word into [UNK]."""
+def load_tokenizer(folder: Path, trust_remote_code: bool, gguf_file: str | None = None) -> Any:
+    """The checkpoint's tokenizer, from its own files or else from the GGUF file that the weights came from.
+
+    Without either transformers makes one that turns every word into [UNK].
+    """
     from transformers import AutoTokenizer
 
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    has_files = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    if gguf_file is not None and not has_files:
+        with quiet(), told("E-TOKENIZER", f"{folder / gguf_file} holds no tokenizer that can be read"):
+            return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file, trust_remote_code=False)
+    if not has_files:
         raise InputError(
             "E-TOKENIZER", f"no tokenizer files in {folder}", "Copy them from the model that it was trained from."
         )

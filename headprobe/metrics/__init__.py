@@ -36,7 +36,10 @@ METRICS: dict[str, Metric] = {
 
 
 # Columns that name a row of a table, which a metric can't give.
-ROW_NAMES = ("site", "path", "kind", "layer", "head", "heads", "kv_group", "sequences", "queries", "same_kv_group")
+ROW_NAMES = (
+    "site", "path", "tower", "kind", "layer", "head", "heads", "kv_group", "window", "sequences", "queries",
+    "same_kv_group",
+)  # fmt: skip
 
 
 @cache

@@ -13,14 +13,16 @@ def plan_document(plan: dict[str, Any]) -> Document:
         f"{plan['model']} ({plan['model_class']}) · {plan['parameters']:,} parameters"
         f" · {heads} heads in {len(sites)} attention layers"
     )
-    columns = ("site", "kind", "layer", "heads", "kv heads", "queries × keys", "path")
-    rows = tuple(
+    columns: tuple[str, ...] = ("site", "kind", "layer", "heads", "kv heads", "queries × keys", "window", "path")
+    rows: tuple[tuple[str, ...], ...] = tuple(
         (
             str(site["index"]), site["kind"], str(site["layer"]), str(site["heads"]), str(site["kv_heads"]),
-            f"{site['queries']} × {site['keys']}", site["path"],
+            f"{site['queries']} × {site['keys']}", str(site["window"] or ""), site["path"],
         )
         for site in sites
     )  # fmt: skip
+    shown = [i for i, name in enumerate(columns) if name != "window" or any(row[i] for row in rows)]
+    columns, rows = tuple(columns[i] for i in shown), tuple(tuple(row[i] for i in shown) for row in rows)
     table = Table(
         "Attention sites, in order of execution",
         tuple(TableColumn(c, text=c in ("kind", "path")) for c in columns),

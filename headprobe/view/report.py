@@ -47,8 +47,7 @@ def matrix_document(report: Report, matrix: pd.DataFrame, metric: str) -> Docume
     )
     short = tuple(label.replace(" ", "") for label in labels)
     site, layer, _ = matrix.index[0]
-    kind = report.heads.loc[report.heads["site"] == site, "kind"].iloc[0]
-    where = "all layers" if several else f"{kind} layer {layer}"
+    where = "all layers" if several else f"{_stacks(report)[site]} layer {layer}"
     return (
         Heading(f"{report.provenance.model}: {metric} of heads, {where}"),
         Grid(MATRIX_TITLES[metric], labels, short, values, 0.0, high),
@@ -112,9 +111,17 @@ def _rcos_sentence(report: Report) -> str:
     )
 
 
+def _stacks(report: Report) -> "pd.Series[Any]":
+    """By site the name of its stack: the kind of attention, or the tower too where several have that kind."""
+    layers = report.layers.set_index("site")
+    towers = layers["tower"] if "tower" in layers else layers["kind"].map(lambda kind: "")
+    several = towers.groupby(layers["kind"]).transform("nunique") > 1
+    return layers["kind"].where(~several, towers.where(towers != "", "model") + " " + layers["kind"])
+
+
 def _place(report: Report, row: "pd.Series[Any]") -> str:
-    several = report.layers["kind"].nunique() > 1
-    return f"{row['kind']} layer {row['layer']}" if several else f"layer {row['layer']}"
+    stacks = _stacks(report)
+    return f"{stacks[row['site']]} layer {row['layer']}" if stacks.nunique() > 1 else f"layer {row['layer']}"
 
 
 def _heads_table(report: Report, sort: str | None, top: int | None) -> Table:
@@ -124,12 +131,14 @@ def _heads_table(report: Report, sort: str | None, top: int | None) -> Table:
         raise UsageError("E-SORT", f'no column "{by}" to sort by', nearest(by, map(str, heads.columns)))
     ordered = heads.sort_values([by, "site", "head"], ascending=[by in ("site", "layer", "head"), True, True])
     ordered = ordered.head(top) if top else ordered
+    stacks = _stacks(report)
+    ordered = ordered.assign(kind=ordered["site"].map(stacks))
     wanted = [
         (name, title, rank, decimals)
         for name, title, rank, decimals in HEAD_COLUMNS
         if name in heads and heads[name].notna().any()
     ]
-    if heads["kind"].nunique() == 1:
+    if stacks.nunique() == 1:
         wanted = [column for column in wanted if column[0] != "kind"]
     if (heads["kv_group"] == heads["head"]).all():
         wanted = [column for column in wanted if column[0] != "kv_group"]
@@ -154,7 +163,18 @@ def _heads_table(report: Report, sort: str | None, top: int | None) -> Table:
     return Table(title, tuple(columns), tuple(tuple(cells) for cells in rows))
 
 
-HIDDEN = {"site", "path", "sequences", "queries", "row_error", "leak", "nearest_layer", "nearest_head", "nearest_js"}
+HIDDEN = {
+    "site",
+    "path",
+    "tower",
+    "sequences",
+    "queries",
+    "row_error",
+    "leak",
+    "nearest_layer",
+    "nearest_head",
+    "nearest_js",
+}
 # column, title, rank, decimals (None for words)
 HEAD_COLUMNS: tuple[tuple[str, str, int, int | None], ...] = (
     ("kind", "kind", 0, None),
@@ -212,13 +232,14 @@ def _maps(report: Report) -> list[Block]:
     if metric is None:
         return []
     maps: list[Block] = []
-    for kind, part in heads.groupby("kind", sort=False):
+    stacks = _stacks(report)
+    for stack, part in heads.groupby(heads["site"].map(stacks), sort=False):
         columns = range(int(part["head"].max()) + 1)
         by_site = {site: rows.set_index("head")[metric] for site, rows in part.groupby("site")}
         layers = part.drop_duplicates("site")
         values = tuple(tuple(_value(by_site[site].get(head)) for head in columns) for site in layers["site"])
         high = 1.0 if metric != "js_mean" else math.log(2)
-        title = f"{metric} of every head" + (f", {kind} attention" if heads["kind"].nunique() > 1 else "")
+        title = f"{metric} of every head" + (f", {stack} attention" if stacks.nunique() > 1 else "")
         labels = tuple(f"L{layer}" for layer in layers["layer"])
         maps.append(Grid(title, labels, tuple(f"H{head}" for head in columns), values, 0.0, high))
     return maps
@@ -231,7 +252,7 @@ def _value(value: float | None) -> float | None:
 def _pairs_table(report: Report, top: int | None) -> Table:
     pairs = report.pairs.sort_values(["js", "site_a", "head_a", "site_b", "head_b"])
     shown = pairs.head(top) if top else pairs
-    kinds = report.layers.set_index("site")["kind"]
+    kinds = _stacks(report)
     several = kinds.nunique() > 1
     grouped = bool(report.pairs["same_kv_group"].any())
     columns = [TableColumn("heads", text=True), TableColumn("JS")]
@@ -259,10 +280,12 @@ def _layers_table(report: Report) -> Table:
         ("kind", "kind", 0, None), ("layer", "layer", 0, 0), ("heads", "heads", 0, 0),
         ("effective_heads", "effective", 0, 2), ("effective_heads_2", "order 2", 2, 2), ("js_mean", "JS mean", 0, 3),
         ("kl_mean", "KL mean", 1, 3), ("rcos_heads", "cos²", 1, 3), ("aat_heads", "penalty", 0, 2),
-        ("kl_inf_frac", "KL = ∞", 3, 4), ("path", "path", 2, None),
+        ("kl_inf_frac", "KL = ∞", 3, 4), ("window", "window", 2, 0), ("path", "path", 2, None),
     )  # fmt: skip
     wanted = [column for column in wanted if column[0] in layers and layers[column[0]].notna().any()]
-    if layers["kind"].nunique() == 1:
+    stacks = _stacks(report)
+    layers = layers.assign(kind=layers["site"].map(stacks))
+    if stacks.nunique() == 1:
         wanted = [column for column in wanted if column[0] != "kind"]
     rows = [tuple(_cell(row[name], decimals) for name, _, _, decimals in wanted) for row in layers.to_dict("records")]
     columns = tuple(TableColumn(title, rank, decimals is None) for _, title, rank, decimals in wanted)

@@ -461,14 +461,14 @@ def random_model(name: str, folder: Path) -> None:
 def test_a_model_without_attention_is_refused(refused: Refused, copy_of: CopyOf) -> None:
     folder = copy_of("tiny-bert")
     random_model("FNet", folder)
-    refused(3, "E-NOATTN", "FNetModel has no attention", folder, *A_FEW)
+    refused(3, "E-NOATTN", "FNetModel has no softmax attention", folder, *A_FEW)
 
 
 def test_what_a_library_has_to_say_adds_no_line(copy_of: CopyOf) -> None:
     """transformers advises Mamba's users to install more packages."""
     folder = copy_of("tiny-bert")
     random_model("Mamba", folder)
-    assert_told(process("scan", folder, *A_FEW), 3, "E-NOATTN", "MambaModel has no attention")
+    assert_told(process("scan", folder, *A_FEW), 3, "E-NOATTN", "MambaModel has no softmax attention")
 
 
 # --- options ----------------------------------------------------------------------------------------------------
