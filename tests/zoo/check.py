@@ -13,7 +13,7 @@ from headprobe.capture import observing
 from headprobe.errors import HeadprobeError
 from headprobe.tile import AttentionTile
 from tests.zoo.build import build
-from tests.zoo.compare import distinct, same, signatures, stripped
+from tests.zoo.compare import TILED_TOLERANCE, TOLERANCE, distinct, same, signatures, stripped
 from tests.zoo.inputs import Inputs, NotRunError, Values, complete, inputs_for, one_line
 from tests.zoo.shrink import NARROW, WIDE
 from tests.zoo.truth import Recorder, recording
@@ -143,10 +143,10 @@ def _observe(
     changed = difference(plain, output)
     if changed > (0.0 if tile_bytes == WHOLE else 1e-2):
         return f"output changed by {changed:.2g}"
-    return _compare(expected, tiles)
+    return _compare(expected, tiles, TOLERANCE if tile_bytes == WHOLE else TILED_TOLERANCE)
 
 
-def _compare(expected: dict[str, list[Tensor]], tiles: list[tuple[AttentionTile, Tensor]]) -> str:
+def _compare(expected: dict[str, list[Tensor]], tiles: list[tuple[AttentionTile, Tensor]], tolerance: float) -> str:
     captured: dict[str, list[tuple[AttentionTile, Tensor]]] = defaultdict(list)
     for tile, probs in tiles:
         captured[tile.site.path].append((tile, probs))
@@ -158,7 +158,9 @@ def _compare(expected: dict[str, list[Tensor]], tiles: list[tuple[AttentionTile,
     if extra := [path for path in captured if path not in expected]:
         return f"wrong: {len(extra)} sites without a softmax: {', '.join(extra[:3])}"
     for path, maps in expected.items():
-        problems = [same(signatures(true), signatures(seen)) for true, seen in _readings(maps, captured[path])]
+        problems = [
+            same(signatures(true), signatures(seen), tolerance) for true, seen in _readings(maps, captured[path])
+        ]
         if all(problems):
             return f"wrong: {path}: {problems[0]}"
     return "exact"

@@ -20,7 +20,7 @@ Values = dict[str, Any]
 LENGTH, SHORT, DECODED = 13, 9, 7  # tokens of the first and of the second text; of what a decoder is given
 COUNTS = re.compile(r"tokens\D{0,12}(\d+)\D+?features?\D{0,12}(\d+)", re.DOTALL)
 CROSS = re.compile("(?i)cross_?att|encoder_attn|EncDec")
-TRIES = 60
+TRIES = 110
 
 
 class NotRunError(Exception):
@@ -79,10 +79,10 @@ def candidates(model: PreTrainedModel, model_type: str) -> Iterator[Inputs]:
     text = texts(facts, takes) if {"input_ids", "decoder_input_ids"} & takes else {}
     seen, heard = list(pictures(facts, takes)), list(sounds(facts, takes))
     if text:
-        for picture, sound in itertools.islice(itertools.product(seen[:4], heard[:4]), 12):
+        for picture, sound in itertools.product(seen[:3], heard[:15]):
             yield Inputs(text | picture | sound, "text, image, audio")
     for label, parts in (("image", seen), ("audio", heard)):
-        for part in parts[:10] if text else []:
+        for part in parts[:18] if text else []:
             yield Inputs(text | part, f"text, {label}")
             yield Inputs({k: v for k, v in text.items() if k != "attention_mask"} | part, f"text, {label}")
     states = encoded(facts, model, takes)
@@ -95,8 +95,10 @@ def candidates(model: PreTrainedModel, model_type: str) -> Iterator[Inputs]:
             yield from (Inputs(part | more, label) for more in ([decoder, {}] if decoder else [{}]))
     vectors = {name: maker(facts) for name, maker in OTHER.items() if name in takes}
     yield from (Inputs(vectors | state, "vectors, encoder states") for state in states)
+    plain = {k: v for k, v in vectors.items() if k != "attention_mask"}
+    yield from (Inputs(plain | state, "vectors, encoder states") for state in states)
     yield Inputs(vectors, "vectors")
-    yield Inputs({k: v for k, v in vectors.items() if k != "attention_mask"}, "vectors")
+    yield Inputs(plain, "vectors")
 
 
 def encoded(facts: Facts, model: PreTrainedModel, takes: set[str]) -> list[Values]:
@@ -105,7 +107,14 @@ def encoded(facts: Facts, model: PreTrainedModel, takes: set[str]) -> list[Value
         return []
     names = ("encoder_hidden_size", "cross_attention_hidden_size", "hidden_size", "d_model")
     widths = dict.fromkeys(w for w in (facts.find(name, None, ()) for name in names) if isinstance(w, int))
-    return [{"encoder_hidden_states": torch.randn(BATCH, 11, width)} for width in widths]
+    states: list[Values] = [{"encoder_hidden_states": torch.randn(BATCH, 11, width)} for width in widths]
+    if "query_embeds" in takes:
+        queries = {"query_embeds": torch.randn(BATCH, 4, facts.width)}
+        both = [{k: torch.cat([_mask(4, 4), _mask(LENGTH, SHORT)], 1)} for k in ("attention_mask",)]
+        states = [queries | state | mask for state in states for mask in both if "input_ids" in takes] + [
+            queries | state for state in states
+        ]
+    return states
 
 
 def texts(facts: Facts, takes: set[str]) -> Values:
@@ -154,8 +163,18 @@ def _with_places(model: PreTrainedModel, inputs: Inputs) -> Iterator[Values]:
             return
         have, need = int(found[1]), int(found[2])
         kind = next((k for k, counts in wanted.items() if sum(counts) == have), next(iter(wanted)))
+        if lines := _lines(facts, inputs.values, need):
+            wanted[kind] = lines
+            continue
         need = need if need < 4000 else need // max(facts.width, 1)
         wanted[kind] = [need // BATCH, need - need // BATCH]
+
+
+def _lines(facts: Facts, values: Values, need: int) -> list[int]:
+    """Where rows of an image end with a token of their own, and the image begins and ends with one."""
+    grid, merge = values.get("image_grid_thw"), facts.picture("spatial_merge_size", 2)
+    counts = [] if grid is None else [int(h) // merge * (int(w) // merge + 1) + 2 for _, h, w in grid]
+    return counts if sum(counts) == need else []
 
 
 def _counts(facts: Facts, values: Values, kind: str) -> list[int]:
@@ -199,4 +218,13 @@ OTHER: dict[str, Any] = {
     "inputs_embeds": lambda facts: torch.randn(BATCH, LENGTH, facts.width),
     "hidden_states": lambda facts: torch.randn(BATCH, LENGTH, facts.width),
     "attention_mask": lambda facts: _mask(LENGTH, SHORT),
+    "mask": lambda facts: _mask(LENGTH, SHORT).bool(),
+    "query_embeds": lambda facts: torch.randn(BATCH, 4, facts.width),
+    "context": lambda facts: torch.randn(BATCH, LENGTH, facts.width),
+    "image": lambda facts: torch.randn(BATCH, 3, facts.picture("image_size", 32), facts.picture("image_size", 32)),
+    "patch_embeds": lambda facts: torch.randn(BATCH, facts.width, 2, 2),
+    "spectrogram": lambda facts: torch.randn(BATCH, LENGTH, facts.find("model_in_dim", 80, ())),
+    "audio_mel": lambda facts: torch.randn(BATCH, 64, 128),
+    "audio_mel_mask": lambda facts: torch.zeros(BATCH, 64, dtype=torch.bool),
+    "num_patches": lambda facts: LENGTH,
 }

@@ -14,7 +14,12 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 PINPOINTS = {"image_grid_pinpoints": [[32, 64], [64, 32]]}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 
-# What the defaults leave out
+# Configurations that the defaults leave out
+ABSENT: dict[str, dict[str, str]] = {
+    "gemma4": {"vision_config": "gemma4_vision", "audio_config": "gemma4_audio"},
+    "embedding_gemma2": {"vision_config": "gemma4_vision"},
+}
+# Values that they leave out
 MISSING: Table = {
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "autoformer": SERIES,
@@ -38,6 +43,7 @@ MISSING: Table = {
     "xmod": {"default_language": "en_XX"},
     "step3p5": {"sliding_window": 4},
     "blip-2": {"image_token_index": 75},
+    "voxtral": {"audio_token_id": 75},
     "instructblip": {"image_token_index": 75},
     "instructblipvideo": {"video_token_index": 75},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
@@ -54,7 +60,6 @@ MISSING: Table = {
 FITTING: Table = {
     "gemma3": {"mm_tokens_per_image": 4},
     "shieldgemma2": {"mm_tokens_per_image": 4},
-    "t5gemma2_encoder.vision_config": {"patch_size": 8},
     "idefics3_vision": {"patch_size": 8},
     "smolvlm_vision": {"patch_size": 8},
     "granite_docling_vision": {"patch_size": 8},
@@ -103,7 +108,22 @@ FITTING: Table = {
     "rt_detr_resnet": {"depths": [1, 1, 1, 1]},
     "granite4_vision": PINPOINTS | {"deepstack_layer_map": [[-1, 0]]},
     "align": {"projection_dim": 640},
-    "sam2_hiera_det_model": {"hidden_size": 96},
+    "ernie4_5_vl_moe_text": {"rope_parameters": ROPE | {"mrope_section": [1, 1, 2]}},
+    "granite_speech": {"window_size": 10, "downsample_rate": 5},
+    "granite_speech_plus": {"window_size": 10, "downsample_rate": 5},
+    "modernvbert": {"pixel_shuffle_factor": 2},
+    "ultravbert": {"pixel_shuffle_factor": 2},
+    "kimi_k25": {"mm_hidden_size": 32, "projection_hidden_size": 32, "projector_hidden_size": 32},
+    "deepseek_vl_hybrid.high_res_vision_config": {"global_attn_indexes": [0]},
+    "t5gemma2_encoder": {"mm_tokens_per_image": 4},
+    "nemotron3_diarization_audio": {"num_key_value_heads": 4},
+    "nemotron3_5_transcribe_audio": {"num_key_value_heads": 4},
+    "nemotron3_5_transcribe_asr_audio": {"num_key_value_heads": 4},
+    "nemotron3_5_transcribe_word_timestamp": {"num_key_value_heads": 4},
+    "superpoint": {"keypoint_decoder_dim": 65},
+    "seggpt": {"image_size": [64, 32], "patch_size": 8, "pretrain_image_size": 32},
+    "decision_transformer": {"n_embd": 32, "max_ep_len": 64},
+    "sam2_hiera_det_model": {"hidden_size": 96, "global_attention_blocks": [4, 6]},
     "perceiver": {"d_latents": 32, "d_model": 32, "num_latents": 8, "image_size": 56},
 }
 

@@ -20,6 +20,13 @@ def pictures(facts: Facts, takes: set[str]) -> Iterator[Values]:
         yield from _patches(facts)
     if takes & {"pixel_position_ids", "image_position_ids"}:
         yield from _placed(facts, takes)
+    if "target_sizes" in takes:
+        patch, sizes = facts.picture("patch_size", 14), torch.tensor([[4, 4], [4, 8]])
+        yield {"pixel_values": torch.randn(1, 3, patch, patch * int(sizes.prod(-1).sum())), "target_sizes": sizes}
+    if "image_grid_hw" in takes:
+        patch, sizes = facts.picture("patch_size", 16), torch.tensor([[4, 4], [4, 8]])
+        yield {"pixel_values": torch.randn(48, 3 * patch**2), "image_grid_hw": sizes}
+        yield {"pixel_values": torch.randn(48, 3, patch, patch), "image_grid_hw": sizes}
     if "aspect_ratio_ids" in takes:
         yield from _tiles(facts, takes)
     if "flattened_patches" in takes:
@@ -27,6 +34,8 @@ def pictures(facts: Facts, takes: set[str]) -> Iterator[Values]:
         for width in (features, 2 + 3 * 16 * 16):
             patches = torch.randn(BATCH, 12, width)
             patches[..., :2] = torch.stack([torch.arange(12) // 4, torch.arange(12) % 4], -1) + 1
+            if "input_ids" in takes:
+                yield {"flattened_patches": patches, "image_embeds_position_mask": _spots()}
             yield {"flattened_patches": patches, "attention_mask": torch.ones(BATCH, 12)}
     if "pixel_values" in takes:
         yield from _frames(facts, takes)
@@ -66,6 +75,11 @@ def _tiles(facts: Facts, takes: set[str]) -> Iterator[Values]:
         "aspect_ratio_mask": torch.ones(BATCH, 1, tiles, dtype=torch.long),
     }
     yield values
+
+
+def _spots() -> torch.Tensor:
+    """Where four tokens of a text are an image's."""
+    return ((torch.arange(13) > 0) & (torch.arange(13) < 5)).expand(BATCH, -1).clone()
 
 
 def _size(facts: Facts) -> list[tuple[int, int]]:
@@ -110,7 +124,7 @@ def _beside(facts: Facts, takes: set[str], height: int, width: int) -> Values:
         side = getattr(size, "image_size", 32)
         extra["high_res_pixel_values"] = torch.randn(BATCH, 3, side, side)
     if "image_embeds_position_mask" in takes:
-        extra["image_embeds_position_mask"] = torch.zeros(BATCH, 13, dtype=torch.bool)
+        extra["image_embeds_position_mask"] = _spots()
     if "pixel_mask" in takes:
         extra["pixel_mask"] = torch.ones(BATCH, height, width, dtype=torch.long)
     return extra

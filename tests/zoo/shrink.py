@@ -8,8 +8,9 @@ import re
 from typing import Any
 
 from transformers import PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from tests.zoo.overrides import with_overrides
+from tests.zoo.overrides import ABSENT, with_overrides
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, INNER, VOCAB, LAYERS = 32, 4, 2, 8, 48, 100, 2
 SPECIAL = 70  # special tokens are moved to ids from here on: texts use smaller ones
@@ -48,7 +49,8 @@ RULES: tuple[tuple[str, int | None], ...] = (
     (r"(.*_)?(hidden_size|d_model|n_embd|embed_dim|emb_dim|embedding_dim|embedding_size|hidden_dim)", WIDTH),
     (r"(.*_)?(projection_dim|projector_dim|proj_dim|text_embed_dim|word_embed_proj_dim|output_dim|dim)", WIDTH),
     (r"projection_size|output_channels", WIDTH),
-    (r"num_query_tokens", 4),
+    (r"num_query_tokens|latent_query_num", 4),
+    (r"num_pos_feats", WIDTH // 2),
     (r"rotary_dim|rotary_ndims", 4),
     (r"image_size|img_size|.*_image_size", IMAGE),
     (r"(sliding|local_attention|attention)_window|sliding_window_size|local_attention|attention_window_size", 4),
@@ -77,6 +79,7 @@ class Shrinker:
             for name, value in vars(config).items()
             if not name.startswith("_") and name not in SKIPPED and value is not None
         }
+        values |= {name: CONFIG_MAPPING[kind]() for name, kind in ABSENT.get(config.model_type, {}).items()}
         fields = {f.name for f in dataclasses.fields(config)}
         small: dict[str, Any] = {
             name: self._value(name, value, config.model_type) for name, value in values.items() if name in fields

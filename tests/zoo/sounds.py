@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.zoo.facts import BATCH, Facts
 
@@ -40,12 +40,20 @@ def _mask(takes: set[str], length: int) -> Values:
 
 
 def _features(facts: Facts) -> Iterator[tuple[Tensor, int]]:
-    names = ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "feature_size", "input_dim")
+    names = (
+        "num_mel_bins",
+        "input_feat_per_channel",
+        "feature_projection_input_dim",
+        "feature_size",
+        "input_dim",
+        "input_size",
+    )
     bins = [facts.sound(name, None) for name in names]
-    for width in dict.fromkeys([n for n in bins if isinstance(n, int)] or [80]):
-        exact = facts.sound("max_source_positions", None)
-        lengths = [2 * exact] if isinstance(exact, int) else []
-        for length in dict.fromkeys([*lengths, 64, 200]):
+    linear = next((m.in_features for m in facts.model.modules() if isinstance(m, nn.Linear)), 80)
+    widths = dict.fromkeys([*(n for n in bins if isinstance(n, int)), 80, 128, linear])
+    exact = facts.sound("max_source_positions", None)
+    for length in dict.fromkeys([*([2 * exact] if isinstance(exact, int) else []), 64, 200]):
+        for width in widths:
             yield torch.randn(BATCH, width, length), length
             yield torch.randn(BATCH, length, width), length
 
@@ -58,6 +66,15 @@ def _waves() -> Iterator[Tensor]:
 
 def _series(facts: Facts, takes: set[str]) -> Iterator[Values]:
     length = facts.find("context_length", 32, ())
+    if "past_time_features" in takes:
+        past, coming = length + max(facts.find("lags_sequence", [0], ())), facts.find("prediction_length", 8, ())
+        yield {
+            "past_values": torch.randn(BATCH, past),
+            "past_time_features": torch.randn(BATCH, past, facts.find("num_time_features", 1, ())),
+            "past_observed_mask": torch.ones(BATCH, past),
+            "future_values": torch.randn(BATCH, coming),
+            "future_time_features": torch.randn(BATCH, coming, facts.find("num_time_features", 1, ())),
+        }
     channels = facts.find("num_input_channels", 1, ())
     values = torch.randn(BATCH, length, channels)
     observed = {"past_observed_mask": torch.ones_like(values)} if "past_observed_mask" in takes else {}

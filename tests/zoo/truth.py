@@ -42,7 +42,7 @@ class Softmax:
 # (pattern of the module's path and class, why its softmax is none of attention over positions)
 EXCLUDED: tuple[tuple[str, str], ...] = (
     (
-        r"(?i)router|gating|expert|MoE\b|topk_?gate|moe_?gate|SparseMoeBlock|MoeMLP|\S*gate \w*(Gate|Linear)$",
+        r"(?i)router|gating|expert|DbrxFFN|MoE\b|topk_?gate|moe_?gate|SparseMoeBlock|MoeMLP|\S*gate \w*(Gate|Linear)$",
         "router over experts",
     ),
     (r"^(vision_tower)? Ovis2Vision\w*", "choice of a visual token from a vocabulary"),
@@ -50,6 +50,7 @@ EXCLUDED: tuple[tuple[str, str], ...] = (
     (r"(?i)\S*entropy|^ BltPatcher$|patcher Blt", "next-byte distribution, whose entropy cuts patches"),
     (r"^(encoder)? GraniteSpeech\w*", "distribution over the vocabulary halfway up"),
     (r"_hc \w*", "mixing of parallel residual streams"),
+    (r"(?i)keypoint_decoder", "place of a keypoint in its cell"),
     (r"(?i)indexer", "indexer that selects keys"),
     (r"(?i)deformable", "sampling weights of deformable attention, not over positions"),
 )
