@@ -26,6 +26,8 @@ NO_ATTENTION = (
 NO_KEYS = ((re.compile(r"^convbert", re.IGNORECASE), "convolutions"),)
 # Attention over positions by a module that doesn't call itself attention, heads folded or one.
 ATTENTION = ((re.compile(r"^mgpstra3module", re.IGNORECASE), "characters that look at patches"),)
+# One softmax over the decoder's own keys and the encoder's.
+MERGED = ((re.compile(r"mergedattention", re.IGNORECASE), "self- and cross-attention in one"),)
 # Attention that no tile can hold yet: the whole model is refused.
 REFUSED = (
     (re.compile(r"longformer|^led", re.IGNORECASE), "a band of keys for each query"),
@@ -57,6 +59,11 @@ def excluded(module: nn.Module, shape: Shape, dim: int) -> str | None:
 def included(module: nn.Module, found: Layout) -> bool:
     """True if a softmax of this module is attention though its class doesn't say so: it knows how many heads it has."""
     return head_count([module]) == found.shape[1] or _reason(ATTENTION, module) is not None
+
+
+def merged(module: nn.Module) -> bool:
+    """True if this module's queries look at keys of their own and of another sequence at once."""
+    return _reason(MERGED, module) is not None
 
 
 def refused(module: nn.Module) -> str | None:

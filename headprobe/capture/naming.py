@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from headprobe.capture.frames import Frame, is_attention
+from headprobe.capture.layout import merged
 from headprobe.tile import Kind
 
+UNREACHED = -1e8
 HIDDEN = -9e3  # additive masks hide with -1e4, -1e9, finfo.min or -inf; no bias of a key that some head can see is less
 
 
@@ -39,7 +41,7 @@ def kind_of(
     if there is one.
     """
     rows, queries, keys = call
-    if frame is not None and frame.reads_elsewhere(rows, keys):
+    if frame is not None and (frame.reads_elsewhere(rows, keys) or merged(frame.module)):
         return "cross"
     declared = getattr(frame.module, "is_causal", None) if frame else None
     if structure is not None and structure.is_meta and declared is not True:
@@ -62,13 +64,29 @@ def visible(mask: Tensor) -> Tensor:
     return seen.any(dim=1)
 
 
-def one_directional(structure: Tensor, valid: Tensor) -> bool:
-    """True if some query may see a key whose query may not see it back: what masked self-attention is.
+def unhidden(scores: Tensor) -> Tensor:
+    """Bool: the scores that no mask was added to. A NaN is one of them.
 
-    Causal, sliding causal, chunked and prefix masks are so; bidirectional windows and packed documents are not.
+    A score can be low by itself where a whole row is low; only what no score reaches is hidden there, and may be all
+    of a row of padding.
+    """
+    low = scores <= HIDDEN
+    if not scores.is_meta and not bool(low.any()):
+        return ~low
+    return ~(low & ((scores <= scores.amax(-1, keepdim=True) + HIDDEN / 2) | (scores <= UNREACHED)))
+
+
+def one_directional(structure: Tensor, valid: Tensor) -> bool:
+    """True if some query sees nothing after it that others see back: what masked self-attention is.
+
+    Causal, sliding causal, chunked and prefix masks are so. Packed documents are not, since what their last tokens do
+    not see does not see them; nor are windows that reach less far forward than back.
     """
     seen = structure & (valid[:, :, None] & valid[:, None, :])
-    return not torch.equal(seen, seen.mT)
+    if torch.equal(seen, seen.mT):
+        return False
+    followed = valid.flip(-1).cumsum(-1).flip(-1) > 1  # not the last of its sequence
+    return bool((valid & followed & ~seen.triu(1).any(-1)).any())
 
 
 class Layers:

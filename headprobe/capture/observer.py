@@ -14,7 +14,7 @@ from headprobe.capture.fused import FusedCall
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
 from headprobe.capture.layout import UNKNOWN, Layout, head_count, included, layout, refused
 from headprobe.capture.masks import Extent, Inputs
-from headprobe.capture.naming import HIDDEN, key_value_heads, kind_of, tower, visible
+from headprobe.capture.naming import key_value_heads, kind_of, tower, unhidden, visible
 from headprobe.capture.sites import Run, Sites, part_of
 from headprobe.capture.softmax import SoftmaxTap
 from headprobe.capture.structures import Structures
@@ -181,9 +181,7 @@ class Observer:
     def _see_softmax(self, frame: Frame, found: Layout, scores: Tensor, probs: Tensor) -> None:
         with self.tap.paused():
             scores, probs = found.apply(scores), found.apply(probs)
-            # a NaN is not hidden; a row of padding may be hidden altogether, and its softmax then is uniform
-            unhidden = ~(scores <= HIDDEN)
-            shown = visible(unhidden | ((probs > 0) & unhidden.any(-1, keepdim=True)))
+            shown = visible(unhidden(scores))
             structure = shown if shown.is_meta or not bool(shown.all()) else None
         kv_heads = key_value_heads(frame.module, probs.shape[1])
         rows, heads, queries, keys = probs.shape

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from headprobe.capture.frames import Frame
+from headprobe.capture.frames import Frame, is_attention
 from headprobe.capture.layout import EXPERTS, excluded
 from headprobe.capture.naming import Layers, attention_modules
 from headprobe.errors import InputError
@@ -87,9 +87,24 @@ class Sites:
         """Attention modules that ran and took no softmax: linear attention and its like, which has no such rows."""
         return [path for path in self._unseen() if path in self.ran]
 
+    def unfed(self) -> dict[str, list[str]]:
+        """Parts of the model that did not run at all, by path, with their attention modules: towers without an input.
+
+        A single layer or attention module is no such part: that one of a stack was passed over is not normal.
+        """
+        parts: dict[str, list[str]] = {}
+        for path in self._unseen():
+            names = path.split(".")
+            ancestors = [".".join(names[:end]) for end in range(1, len(names) + 1)]
+            part = next((each for each in ancestors if not any(_within(ran, each) for ran in self.ran)), path)
+            if part != path and not part.split(".")[-1].isdigit() and not is_attention(self._model.get_submodule(part)):
+                parts.setdefault(part, []).append(path)
+        return parts
+
     def refuse_unseen(self) -> None:
         """After the first forward pass: raise `InputError` if an attention module did not run, or none was seen."""
-        unseen = [path for path in self._unseen() if path not in self.ran]
+        unfed = [path for paths in self.unfed().values() for path in paths]
+        unseen = [path for path in self._unseen() if path not in self.ran and path not in unfed]
         if unseen:
             raise InputError(
                 "E-CAPTURE",
@@ -103,7 +118,10 @@ class Sites:
 
     def notes(self) -> list[str]:
         """What a reader of a report must know about layers that are not in it."""
-        notes = []
+        notes = [
+            f"{part} ({len(paths)} attention layers) did not run on these inputs and is not in the report"
+            for part, paths in self.unfed().items()
+        ]
         for stack, numbers in self._layers_without().items():
             several = "layers " if len(numbers) > 1 else "layer "
             which = several + ", ".join(map(str, numbers)) + (f" of {stack}" if stack else "")

@@ -17,7 +17,8 @@ def make_tile(
     rows = slice(start, start + probs.shape[2])
     key_positions = positions(key_mask)
     # a query's position is its own key's, also where keys of earlier tokens come from a cache
-    query_positions = positions(query_mask) if site.kind == "cross" else key_positions[:, keys - queries :]
+    own = site.kind == "cross" or queries > keys
+    query_positions = positions(query_mask) if own else key_positions[:, keys - queries :]
     if structure is not None and structure.shape[1] > 1:
         structure = structure[:, rows]
     if site.sink:

@@ -212,3 +212,42 @@ def test_what_no_tile_can_hold_is_refused_by_name() -> None:
     model = make(hf.LongformerConfig(**size, attention_window=4))
     with pytest.raises(InputError, match=r"encoder.layer.0.attention.self .* a band of keys for each query"):
         watch(model, input_ids=torch.randint(3, 97, (2, 8)))
+
+
+class Tower(nn.Module):
+    """A part of a model with an attention layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([TwoAttention(), TwoAttention()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, None)
+        return x
+
+
+class Towers(nn.Module):
+    """Two towers, of which the second is for inputs that may be left out; `skip` passes over a layer."""
+
+    def __init__(self, *, skip: bool) -> None:
+        super().__init__()
+        self.text, self.vision, self.skip = Tower(), Tower(), skip
+
+    def forward(self, x: Tensor, pixel_values: Tensor | None = None) -> Tensor:
+        out: Tensor = self.text.layers[0](x, None) if self.skip else self.text(x)
+        return out if pixel_values is None else out + self.vision(pixel_values)
+
+
+def test_a_tower_without_an_input_is_told() -> None:
+    x = torch.randn(2, 4, 6, 8)
+    tiles, notes = watch(Towers(skip=False).eval(), x=x)
+    assert {site.tower for site in tiles} == {"text"}
+    assert notes == ["vision (2 attention layers) did not run on these inputs and is not in the report"]
+    tiles, notes = watch(Towers(skip=False).eval(), x=x, pixel_values=x)
+    assert ({site.tower for site in tiles}, notes) == ({"text", "vision"}, [])
+
+
+def test_a_layer_that_is_passed_over_is_refused() -> None:
+    with pytest.raises(InputError, match=r"1 attention layers of Towers were not seen: text.layers.1"):
+        watch(Towers(skip=True).eval(), x=torch.randn(2, 4, 6, 8))
