@@ -1,7 +1,7 @@
 """What a scan will see and need, found without loading weights."""
 
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Plan:
     attention_bytes: int
     peak_bytes: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -81,7 +82,7 @@ def plan(name: str, **given: Any) -> Plan:
     model = checkpoint.model
     length = min(options.max_length, model_limit(checkpoint))
     try:
-        sites = _sites(checkpoint, length)
+        sites, notes = _sites(checkpoint, length)
     except LOADING_FAULTS as fault:  # code that looks at values
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if parameters > LARGEST_ON_CPU:
@@ -89,8 +90,8 @@ def plan(name: str, **given: Any) -> Plan:
                 "E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}"
             ) from fault
         with told("E-FORWARD", f"{type(model).__name__} fails on its inputs"):
-            sites = _sites(unloaded("cpu"), length)
-    return _plan(checkpoint, sites, options, length)
+            sites, notes = _sites(unloaded("cpu"), length)
+    return replace(_plan(checkpoint, sites, options, length), notes=notes)
 
 
 def _skeleton(config: Any, folder: Path, options: LoadOptions, device: str) -> nn.Module:
@@ -104,7 +105,8 @@ def _skeleton(config: Any, folder: Path, options: LoadOptions, device: str) -> n
     return model.eval()
 
 
-def _sites(checkpoint: Checkpoint, length: int) -> tuple[SiteShape, ...]:
+def _sites(checkpoint: Checkpoint, length: int) -> tuple[tuple[SiteShape, ...], tuple[str, ...]]:
+    """The sites of one sequence, and what the observer has to tell of layers that are none."""
     found: list[SiteShape] = []
 
     def note(tile: AttentionTile) -> None:
@@ -112,9 +114,9 @@ def _sites(checkpoint: Checkpoint, length: int) -> tuple[SiteShape, ...]:
 
     model = checkpoint.model
     inputs = inputs_for_plan(checkpoint, length, next(model.parameters()).device)
-    with torch.no_grad(), observing(model, note, tile_bytes=2**62):
+    with quiet(), torch.no_grad(), observing(model, note, tile_bytes=2**62) as observer:
         model(**inputs)
-    return tuple(found)
+    return tuple(found), tuple(observer.notes)
 
 
 def _plan(checkpoint: Checkpoint, sites: tuple[SiteShape, ...], options: ScanOptions, length: int) -> Plan:

@@ -258,16 +258,9 @@ class Observer:
                 frame, call.structure, (batch, queries, keys), lambda: self._inputs.text_mask(queries, device)
             )
             index, layer = self._sites.number(call.path, kind)
+            window = keys if batch > self._inputs.batch else call.window  # blocks of an image or a text
             site = Site(
-                index,
-                call.path,
-                kind,
-                layer,
-                heads,
-                call.kv_heads,
-                call.sink,
-                tower=tower(call.path),
-                window=call.window,
+                index, call.path, kind, layer, heads, call.kv_heads, call.sink, tower=tower(call.path), window=window
             )
         if site.heads != heads:
             raise InputError(

@@ -28,7 +28,8 @@ def plan_document(plan: dict[str, Any]) -> Document:
         tuple(TableColumn(c, text=c in ("kind", "path")) for c in columns),
         rows,
     )
-    return Heading(title), table, Paragraph(_needs(plan))
+    notes = tuple(Paragraph(f"Note: {note}.") for note in plan["notes"])
+    return Heading(title), table, *notes, Paragraph(_needs(plan))
 
 
 def _needs(plan: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def test_windows_are_parts_of_their_image() -> None:
     size: dict[str, Any] = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4]}
     model = make(hf.SwinConfig(**size, window_size=4))
     tiles, _ = watch(model, pixel_values=torch.randn(3, 3, 32, 32))
-    assert [(site.layer, site.heads) for site in tiles] == [(0, 2), (1, 2), (2, 4)]
+    assert [(site.layer, site.heads, site.window) for site in tiles] == [(0, 2, 16), (1, 2, 16), (2, 4, None)]
     for (site, (tile,)), windows in zip(tiles.items(), (4, 4, 1), strict=True):
         assert tile.probs.shape == (3 * windows, site.heads, 16, 16)
         assert tile.sequences == tuple(image for image in range(3) for _ in range(windows))
