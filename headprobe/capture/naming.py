@@ -89,6 +89,14 @@ def one_directional(structure: Tensor, valid: Tensor) -> bool:
     return bool((valid & followed & ~seen.triu(1).any(-1)).any())
 
 
+def widest(structure: Tensor | None) -> int | None:
+    """The most keys that a query sees, where none sees all that others see: a window or a chunk; else None."""
+    if structure is None or structure.is_meta or structure.shape[1] == 1:
+        return None
+    most, all_seen = structure.sum(-1).amax(-1), structure.any(1).sum(-1)
+    return int(most.max()) if bool((most < all_seen).any()) else None
+
+
 class Layers:
     """Numbers sites within their stacks: by the number in the module's path, else in order of execution."""
 

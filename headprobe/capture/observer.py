@@ -14,7 +14,7 @@ from headprobe.capture.fused import FusedCall
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
 from headprobe.capture.layout import UNKNOWN, Layout, head_count, included, layout, refused
 from headprobe.capture.masks import Extent, Inputs
-from headprobe.capture.naming import key_value_heads, kind_of, tower, unhidden, visible
+from headprobe.capture.naming import key_value_heads, kind_of, tower, unhidden, visible, widest
 from headprobe.capture.sites import Run, Sites, part_of
 from headprobe.capture.softmax import SoftmaxTap
 from headprobe.capture.structures import Structures
@@ -258,7 +258,7 @@ class Observer:
                 frame, call.structure, (batch, queries, keys), lambda: self._inputs.text_mask(queries, device)
             )
             index, layer = self._sites.number(call.path, kind)
-            window = keys if batch > self._inputs.batch else call.window  # blocks of an image or a text
+            window = keys if batch > self._inputs.batch else call.window or widest(call.structure)
             site = Site(
                 index, call.path, kind, layer, heads, call.kv_heads, call.sink, tower=tower(call.path), window=window
             )

@@ -207,6 +207,22 @@ def test_a_window_is_told_from_the_call() -> None:
     assert [site.window for site in tiles] == [4, 4]
 
 
+def test_a_chunk_is_told_from_the_mask() -> None:
+    size: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 97}
+    rest: dict[str, Any] = {
+        "head_dim": 8,
+        "num_key_value_heads": 2,
+        "intermediate_size_mlp": 48,
+        "intermediate_size": 48,
+    }
+    model = make(hf.Llama4TextConfig(**size, **rest, num_local_experts=2, attention_chunk_size=4, pad_token_id=0))
+    mask = torch.ones(2, 9, dtype=torch.long)
+    mask[1, 6:] = 0
+    tiles, _ = watch(model, input_ids=torch.randint(1, 97, (2, 9)), attention_mask=mask)
+    assert [site.window for site in tiles] == [4, 4, 4, None]
+    assert {site.kind for site in tiles} == {"decoder"}
+
+
 def test_what_no_tile_can_hold_is_refused_by_name() -> None:
     size: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
     model = make(hf.LongformerConfig(**size, attention_window=4))

@@ -158,11 +158,13 @@ def _with_places(model: PreTrainedModel, inputs: Inputs) -> Iterator[Values]:
     for _ in range(4):
         values = _placed(facts, inputs.values, wanted)
         yield values
-        found = COUNTS.search(forward(model, values) or "")
+        problem = forward(model, values) or ""
+        found = COUNTS.search(problem)
         if found is None:
             return
         have, need = int(found[1]), int(found[2])
-        kind = next((k for k, counts in wanted.items() if sum(counts) == have), next(iter(wanted)))
+        fitting = [k for k, counts in wanted.items() if sum(counts) == have]
+        kind = next((k for k in wanted if k in problem.lower()), (fitting or list(wanted))[0])
         if lines := _lines(facts, inputs.values, need):
             wanted[kind] = lines
             continue
