@@ -7,7 +7,7 @@ from headprobe.feed.contract import Feed, Given, offering_random_inputs, refuse,
 from headprobe.feed.media import feed_images, feed_sounds
 from headprobe.feed.pairs import check_pair_files, feed_pairs, names_pairs
 from headprobe.feed.random_inputs import feed_random
-from headprobe.feed.takes import modality, needs_both, reads, takes_words
+from headprobe.feed.takes import modality, needs_both, reads, runs_on_texts, takes_words
 from headprobe.feed.texts import feed_texts
 from headprobe.load.checkpoint import Checkpoint
 from headprobe.load.collate import Batch
@@ -62,9 +62,10 @@ def _maker(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Maker:
 
 
 def _texts_or_pairs(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Maker:
-    """Pairs, unless the model has no tower for images or sounds and was given nothing but texts."""
-    beside = bool(options.images or options.audio)
-    if not (needs_both(checkpoint.model) or beside or _comes_in_pairs(checkpoint, given, options)):
+    """Texts where they were given to a model that can run on them alone, or where it has no tower for more."""
+    pairs = bool(options.images or options.audio) or _comes_in_pairs(checkpoint, given, options)
+    texts = bool(options.text) or given.texts is not None
+    if not pairs and (not needs_both(checkpoint.model) or (texts and runs_on_texts(checkpoint.model))):
         return feed_texts
     check_pair_files(checkpoint, options)
     refuse("pairs have", options, "special")

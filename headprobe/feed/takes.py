@@ -36,6 +36,11 @@ def needs_both(model: Any) -> bool:
     return any(hasattr(model.config, name) for name in TOWERS.get(modality(model), ()))
 
 
+def runs_on_texts(model: Any) -> bool:
+    """True if images or sounds stand at placeholders in the text, so that a text without any is a whole input."""
+    return hasattr(model, "get_placeholder_mask")
+
+
 def sound_name(model: Any) -> str | None:
     """The name of a model's input of sound."""
     names = names_taken(model)

@@ -318,3 +318,9 @@ def test_whisper_reads_what_it_writes_or_targets_or_its_start(made: Made, tmp_pa
     assert batch.inputs["decoder_input_ids"][0].tolist() == [2, *tokenizer()("a cat")["input_ids"][:-1]]
     (batch,) = of_model(hf.WhisperModel.from_pretrained(made("whisper")), Given(processor=extractor), audio=path)
     assert batch.inputs["decoder_input_ids"].tolist() == [[2]]
+
+
+def test_texts_alone_are_enough_where_images_stand_in_the_text(made: Made) -> None:
+    report = headprobe.scan(made("llava"), texts=["a cat sat", "why ?"])
+    assert set(report.heads["tower"]) == {"language_model"}
+    assert "vision_tower (2 attention layers) did not run on these inputs and is not in the report" in report.notes
