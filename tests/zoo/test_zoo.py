@@ -1,0 +1,32 @@
+"""One type of every kind of attention, captured as the model computed it, or refused."""
+
+import warnings
+
+import pytest
+
+from tests.zoo.check import check
+
+EXACT = (
+    "bert", "albert", "gpt2", "llama", "mistral", "gemma2", "gpt_oss", "qwen3", "falcon", "bloom", "mpt", "deepseek_v3",
+    "cohere2", "modernbert", "jamba", "zamba2", "t5", "bart", "umt5", "swin", "swinv2", "hiera", "vit", "beit",
+    "deberta", "deberta-v2", "xlnet", "canine", "pixtral", "clip", "llava", "qwen2_5_vl", "idefics3",
+    "siglip2_vision_model", "whisper", "wav2vec2", "wavlm", "rt_detr", "blip_text_model", "musicgen_decoder",
+    "decision_transformer", "sam",
+)  # fmt: skip
+REFUSED = {"longformer": "E-LAYOUT", "prophetnet": "E-LAYOUT", "autoformer": "E-LAYOUT"}
+
+
+@pytest.mark.parametrize("model_type", EXACT)
+def test_exact(model_type: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = check(model_type)
+    assert (result.verdict, result.tiled) == ("exact", "exact")
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_refused(model_type: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = check(model_type)
+    assert f"[{REFUSED[model_type]}]" in result.verdict
