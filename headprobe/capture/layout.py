@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from headprobe.capture.frames import is_attention
+
 Shape = tuple[int, ...]
 Table = tuple[tuple[re.Pattern[str], str], ...]
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads", "num_attn_heads", "attention_heads")
@@ -18,12 +20,15 @@ EXPERTS = "experts"
 UNKNOWN = "modules that neither call themselves attention nor have heads"
 NO_ATTENTION = (
     (re.compile(r"router|gate|gating|expert|moe", re.IGNORECASE), EXPERTS),
-    (re.compile(r"deformable|multiscale", re.IGNORECASE), "sampling points"),
+    (re.compile(r"deformable", re.IGNORECASE), "sampling points"),
+    (re.compile(r"channelattn|channelattention", re.IGNORECASE), "channels"),
     (re.compile(r"attentionresidual", re.IGNORECASE), "residual streams"),
     (re.compile(r"indexer", re.IGNORECASE), "choices of keys"),
 )
 # The same, but of such a class only a softmax over another axis than the last.
 NO_KEYS = ((re.compile(r"^convbert", re.IGNORECASE), "convolutions"),)
+# The same, but of such a class only a softmax outside the interface: heads of one position, computed and not used.
+UNUSED = ((re.compile(r"multiscaleattention$", re.IGNORECASE), "heads"),)
 # Attention over positions by a module that doesn't call itself attention, heads folded or one.
 ATTENTION = ((re.compile(r"^mgpstra3module", re.IGNORECASE), "characters that look at patches"),)
 # One softmax over the decoder's own keys and the encoder's.
@@ -50,15 +55,23 @@ class Layout:
         return tensor.permute(self.order).reshape(self.shape)
 
 
-def excluded(module: nn.Module, shape: Shape, dim: int) -> str | None:
+def excluded(module: nn.Module, shape: Shape = (1,), dim: int = -1, *, by_interface: bool = False) -> str | None:
     """Why a softmax of this module is no attention, or None."""
+    if by_interface:
+        return _reason(NO_ATTENTION, module)
     other_axis = dim % len(shape) != len(shape) - 1
-    return _reason(NO_ATTENTION, module) or (_reason(NO_KEYS, module) if other_axis else None)
+    return _reason(NO_ATTENTION + UNUSED, module) or (_reason(NO_KEYS, module) if other_axis else None)
 
 
-def included(module: nn.Module, found: Layout) -> bool:
-    """True if a softmax of this module is attention though its class doesn't say so: it knows how many heads it has."""
-    return head_count([module]) == found.shape[1] or _reason(ATTENTION, module) is not None
+def included(modules: list[nn.Module], found: Layout) -> bool:
+    """True if a softmax of the innermost of nested modules is attention though its class doesn't say so.
+
+    It knows how many heads there are, or does this for an attention module that does.
+    """
+    if _reason(ATTENTION, modules[-1]) is not None:
+        return True
+    helps = len(modules) > 1 and is_attention(modules[-2])
+    return any(head_count([module]) == found.shape[1] for module in modules[-2 if helps else -1 :])
 
 
 def merged(module: nn.Module) -> bool:

@@ -13,7 +13,15 @@ Masks = tuple[Tensor, Tensor]
 PADDING = ("attention_mask", "pixel_mask", "padding_mask", "features_mask")  # how names of padding masks end
 TEXT = ("input_ids", "decoder_input_ids", "inputs_embeds", "attention_mask")  # whose first axis counts sequences
 OTHERS = ("pixel_values", "input_values", "input_features", "audio_values", "image_embeds")
-GRIDS = ("grid_thw", "grid_hw", "grid_hws", "spatial_shapes", "image_sizes")  # sizes of images packed into one row
+GRIDS = (
+    "grid_thw",
+    "grid_hw",
+    "grid_hws",
+    "spatial_shapes",
+    "image_sizes",
+    "_lens",
+    "_lengths",
+)  # sizes of images packed into one row
 
 
 @dataclass(frozen=True)

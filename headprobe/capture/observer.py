@@ -12,7 +12,7 @@ from headprobe.capture.calls import Call, Piece, pieces
 from headprobe.capture.frames import Frame, Frames, anchor
 from headprobe.capture.fused import FusedCall
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
-from headprobe.capture.layout import UNKNOWN, Layout, head_count, included, layout, refused
+from headprobe.capture.layout import UNKNOWN, Layout, excluded, head_count, included, layout, refused
 from headprobe.capture.masks import Extent, Inputs
 from headprobe.capture.naming import key_value_heads, kind_of, tower, unhidden, visible, widest
 from headprobe.capture.sites import Run, Sites, part_of
@@ -132,6 +132,12 @@ class Observer:
     ) -> tuple[Tensor, Tensor | None]:
         """The interface tap: run the call, whole where it fits the tile, and show what its softmax gave."""
         self._check_running(module)
+        if self._sites.leave_out(self._paths[module], excluded(module, by_interface=True)):
+            self._inside_interface = True
+            try:
+                return function(module, query, key, value, attention_mask, **options)
+            finally:
+                self._inside_interface = False
         batch, heads, queries = query.shape[:3]
         keys = key.shape[2]
         window = options.get("sliding_window")
@@ -161,7 +167,7 @@ class Observer:
     def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
         """The softmax tap: a softmax outside the interface, if its module and shape make it attention."""
         frame = self._running()
-        if frame is None or self._sites.leave_out(frame.path, frame.module, tuple(scores.shape), dim):
+        if frame is None or self._sites.leave_out(frame.path, excluded(frame.module, tuple(scores.shape), dim)):
             return
         near = [each.module for each in self._frames.running[-3:]]
         found = layout(tuple(scores.shape), dim, self._inputs.batch, head_count(near))
@@ -173,7 +179,7 @@ class Observer:
                 f" which is {reason or 'not [batch, head, query, key]'}",
                 "This architecture is not supported.",
             )
-        if found is not None and (frame.calls_itself_attention or included(frame.module, found)):
+        if found is not None and (frame.calls_itself_attention or included(near, found)):
             self._see_softmax(frame, found, scores, probs)
         elif scores.dim() >= 3:
             self._sites.left_out[frame.path] = UNKNOWN

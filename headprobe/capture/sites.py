@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from headprobe.capture.frames import Frame, is_attention
-from headprobe.capture.layout import EXPERTS, excluded
+from headprobe.capture.layout import EXPERTS
 from headprobe.capture.naming import Layers, attention_modules
 from headprobe.errors import InputError
 from headprobe.tile import Kind, Site
@@ -60,9 +60,8 @@ class Sites:
         """A forward pass begins: calls are counted anew."""
         self._calls.clear()
 
-    def leave_out(self, path: str, module: nn.Module, shape: tuple[int, ...], dim: int) -> bool:
-        """True if a softmax of this module is no attention; the report will say so."""
-        reason = excluded(module, shape, dim)
+    def leave_out(self, path: str, reason: str | None) -> bool:
+        """True if there is a reason why a softmax of this module is no attention; the report will say so."""
         if reason is not None:
             self.left_out[path] = reason
         return reason is not None

@@ -28,10 +28,13 @@ class Softmax:
     probs: Tensor
     dim: int
     fused: bool = False
+    heads: int | None = None
 
     @property
     def excluded(self) -> str | None:
         """Why this is no attention over positions, or None if it is."""
+        if self.kind.endswith("MultiScaleAttention") and tuple(self.probs.shape[2:]) == (self.heads, self.heads):
+            return "heads of one position, computed and not used"
         last = self.dim in (-1, self.probs.dim() - 1)
         where = f"{self.path} {self.kind}"
         return next((reason for pattern, reason in EXCLUDED if re.search(pattern, where)), None) or (
@@ -52,6 +55,7 @@ EXCLUDED: tuple[tuple[str, str], ...] = (
     (r"_hc \w*", "mixing of parallel residual streams"),
     (r"(?i)keypoint_decoder", "place of a keypoint in its cell"),
     (r"(?i)indexer", "indexer that selects keys"),
+    (r"ChannelAttention$", "over channels"),
     (r"(?i)deformable", "sampling weights of deformable attention, not over positions"),
 )
 OTHER_AXIS: tuple[tuple[str, str], ...] = (
@@ -90,14 +94,16 @@ class Recorder(TorchDispatchMode):
             self.opaque.append(f"{self._where()[0]} {func.name()}")
         return result
 
-    def _where(self) -> tuple[str, str]:
+    def _where(self) -> tuple[str, nn.Module | None]:
         running = [(p, m) for p, m in self._running if not isinstance(m, nn.Softmax | nn.Dropout)]
-        path, module = running[-1] if running else ("", None)
-        return path, type(module).__name__
+        return running[-1] if running else ("", None)
 
     def _keep(self, probs: Tensor, dim: int, *, fused: bool) -> None:
         if probs.dim():
-            self.found.append(Softmax(*self._where(), probs.detach().clone(), dim, fused))
+            path, module = self._where()
+            heads = getattr(module, "num_attention_heads", None)
+            kept = probs.detach().clone()
+            self.found.append(Softmax(path, type(module).__name__, kept, dim, fused, heads))
 
 
 def fused_probabilities(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
