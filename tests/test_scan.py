@@ -85,7 +85,7 @@ def test_layers_and_kinds_choose_sites() -> None:
 def test_metrics_choose_columns() -> None:
     report = scan("tiny-bert", metrics=["rcos", "js"])
     whole = scan("tiny-bert")
-    measured = [name for name in report.heads if name in whole.heads.columns[8:]]
+    measured = [name for name in report.heads if name in whole.heads.columns[9:]]
     assert measured == [
         "row_error",
         "leak",
@@ -267,7 +267,7 @@ def test_a_matrix_is_that_of_the_pairs() -> None:
     ].iloc[0]
     assert report.matrix("kl", layer=1, kind="cross").iloc[6, 2] == pair["kl_ba"]
     assert report.matrix("js").shape == (48, 48)
-    with pytest.raises(UsageError, match="3 kinds of attention"):
+    with pytest.raises(UsageError, match="3 layers of attention"):
         report.matrix(layer=0)
     with pytest.raises(UsageError, match="no layer 7"):
         report.matrix(layer=7)

@@ -16,9 +16,9 @@ def markdown(results: list[Line]) -> str:
         f"# Coverage\n\nWhat `python -m tests.zoo` finds for the {len(results)} model types of transformers"
         f" {transformers.__version__} with torch {torch.__version__.partition('+')[0]}: a tiny random model of each"
         " type is run, with one of two inputs padded where it takes a mask, and what headprobe captures is held to\n"
-        "every softmax that the model computed: *exact* means within 2e-5, whole layers and tiles of one row alike,\nand a"
-        " model output that did not change. Where tiles of one row changed the rounding of a sum, and random weights"
-        " amplified that from layer to layer, it says how close they came.\n"
+        "every softmax that the model computed: *exact* means within 2e-5, whole layers and tiles of one row alike,\n"
+        "and a model output that did not change. Where tiles of one row changed the rounding of a sum, and random"
+        " weights amplified that from layer to layer, it says how close they came.\n"
     )
     total = "\n".join(f"| {word} | {count} |" for word, count in words.most_common())
     rows = "\n".join(_row(line) for line in results)
