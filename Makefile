@@ -1,7 +1,7 @@
 # Everything needs Python 3.11 or newer and make; the rest is installed into .venv.
 #   make demo     scan the sample checkpoints
 #   make test     all tests and checks
-#   make zoo      hold the capture of all model types to what they compute
+#   make zoo      hold the capture of every model type to what it computes; scan tiny checkpoints
 #   make format   rewrite the code in its style
 
 PYTHON ?= python3
@@ -40,6 +40,7 @@ test: $(STAMP)
 
 zoo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --write docs/coverage.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo.scans
 
 format: $(STAMP)
 	$(BIN)/ruff format headprobe tests
