@@ -18,10 +18,10 @@ HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "head
 # A softmax of such a class is no attention over positions: it is left out, and the report says so.
 EXPERTS = "experts"
 UNKNOWN = "modules that neither call themselves attention nor have heads"
+ROUTERS = ((re.compile(r"router|gate|gating|expert|moe", re.IGNORECASE), EXPERTS),)
+CHANNELS = ((re.compile(r"channelattn|channelattention", re.IGNORECASE), "channels"),)
 NO_ATTENTION = (
-    (re.compile(r"router|gate|gating|expert|moe", re.IGNORECASE), EXPERTS),
     (re.compile(r"deformable", re.IGNORECASE), "sampling points"),
-    (re.compile(r"channelattn|channelattention", re.IGNORECASE), "channels"),
     (re.compile(r"attentionresidual", re.IGNORECASE), "residual streams"),
     (re.compile(r"indexer", re.IGNORECASE), "choices of keys"),
 )
@@ -58,9 +58,11 @@ class Layout:
 def excluded(module: nn.Module, shape: Shape = (1,), dim: int = -1, *, by_interface: bool = False) -> str | None:
     """Why a softmax of this module is no attention, or None."""
     if by_interface:
-        return _reason(NO_ATTENTION, module)
+        return _reason(CHANNELS, module)
+    if not is_attention(module) and _reason(ROUTERS, module):  # a model of experts has its name on its attention too
+        return EXPERTS
     other_axis = dim % len(shape) != len(shape) - 1
-    return _reason(NO_ATTENTION + UNUSED, module) or (_reason(NO_KEYS, module) if other_axis else None)
+    return _reason(NO_ATTENTION + CHANNELS + UNUSED, module) or (_reason(NO_KEYS, module) if other_axis else None)
 
 
 def included(modules: list[nn.Module], found: Layout) -> bool:
