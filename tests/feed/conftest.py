@@ -1,4 +1,4 @@
-"""Tiny checkpoints, made once a session."""
+"""Tiny checkpoints, made once for all tests."""
 
 import shutil
 from collections.abc import Callable
