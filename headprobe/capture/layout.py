@@ -23,6 +23,7 @@ CHANNELS = ((re.compile(r"channelattn|channelattention", re.IGNORECASE), "channe
 NO_ATTENTION = (
     (re.compile(r"deformable", re.IGNORECASE), "sampling points"),
     (re.compile(r"attentionresidual", re.IGNORECASE), "residual streams"),
+    (re.compile(r"^patchtsmixergated", re.IGNORECASE), "gates on features"),
     (re.compile(r"indexer", re.IGNORECASE), "choices of keys"),
 )
 # The same, but of such a class only a softmax over another axis than the last.
