@@ -29,7 +29,7 @@ NO_ATTENTION = (
 # The same, but of such a class only a softmax over another axis than the last.
 NO_KEYS = ((re.compile(r"^convbert", re.IGNORECASE), "convolutions"),)
 # The same, but of such a class only a softmax outside the interface: heads of one position, computed and not used.
-UNUSED = ((re.compile(r"multiscaleattention$", re.IGNORECASE), "heads"),)
+UNUSED = ((re.compile(r"^sam2\w*multiscaleattention$", re.IGNORECASE), "heads"),)
 # Attention over positions by a module that doesn't call itself attention, heads folded or one.
 ATTENTION = ((re.compile(r"^mgpstra3module", re.IGNORECASE), "characters that look at patches"),)
 # One softmax over the decoder's own keys and the encoder's.
