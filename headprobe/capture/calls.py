@@ -43,15 +43,15 @@ class Piece:
         return part, structure, first - self.queries.start
 
 
-def pieces(call: Call, inputs: Inputs, first: int, total: int) -> list[Piece]:
+def pieces(call: Call, inputs: Inputs, first: int, total: int, lengths: Tensor | None) -> list[Piece]:
     """The call as a whole, or the images that it holds one after the other in a single row.
 
-    `first` of the layer's `total` positions came in calls before it.
+    `first` of the layer's `total` positions came in calls before it; `lengths` is what the layer was told of them.
     """
     batch, _, queries, keys = call.shape
-    ends = inputs.ends(queries) if batch == 1 < inputs.batch and queries == keys == total else None
+    ends = inputs.ends(queries, lengths) if batch == 1 < inputs.batch and queries == keys == total else None
     if ends is None:
-        return [Piece(inputs.owners(batch, first, total, call.path), slice(0, queries), slice(0, keys))]
+        return [Piece(inputs.owners(batch, first, total, call.path, lengths), slice(0, queries), slice(0, keys))]
     images = len(ends) // inputs.batch
     spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
     return [Piece((number // images,), span, span) for number, span in enumerate(spans)]

@@ -11,17 +11,18 @@ TRANSPARENT = nn.Softmax | nn.Dropout  # modules that belong to the attention of
 
 @dataclass
 class Frame:
-    """A module that is running: what it was given, which of that beside the first its parts read, and what was seen.
+    """A module that is running: what it was given, which of that beside the first its parts read.
 
-    `size` is the number of positions in its first argument, `runs` what each module in it has shown of its sites.
+    `size` is the number of positions in its first argument, `lengths` the cumulative lengths of what is packed into
+    them if it was given such, `runs` what each module in it has shown of its sites.
     """
 
     module: nn.Module
     path: str
     others: list[Tensor]
     size: int = 0
+    lengths: Tensor | None = None
     read: list[Tensor] = field(default_factory=list)
-    saw: bool = False
     runs: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -57,8 +58,8 @@ class Frames:
         """A forward pass begins."""
         self._stack.clear()
 
-    def enter(self, module: nn.Module, path: str, given: list[Tensor]) -> None:
-        """A module begins to run on `given`."""
+    def enter(self, module: nn.Module, path: str, given: list[Tensor], lengths: Tensor | None) -> None:
+        """A module begins to run on `given`, which may be packed."""
         if self._stack and given:
             frame, above = self._stack[-1], self._stack[:-1]
             source = given[0]
@@ -66,7 +67,7 @@ class Frames:
                 frame.read.append(source)
         others = [value for value in given[1:] if value is not given[0]]
         size = given[0].numel() // max(1, given[0].shape[-1]) if given and given[0].dim() else 0
-        self._stack.append(Frame(module, path, others, size))
+        self._stack.append(Frame(module, path, others, size, lengths))
 
     def leave(self, module: nn.Module) -> str | None:
         """A module has run: its path, or None if the pass was refused before it began."""

@@ -36,9 +36,13 @@ ATTENTION = ((re.compile(r"^mgpstra3module", re.IGNORECASE), "characters that lo
 MERGED = ((re.compile(r"mergedattention", re.IGNORECASE), "self- and cross-attention in one"),)
 # Attention that no tile can hold yet: the whole model is refused.
 REFUSED = (
-    (re.compile(r"longformer|^led", re.IGNORECASE), "a band of keys for each query"),
-    (re.compile(r"local|blocksparse|pegasusx|bigbirdblock|gemma3naudio", re.IGNORECASE), "blocks with their own keys"),
-    (re.compile(r"ngram", re.IGNORECASE), "several streams in one layer"),
+    (re.compile(r"^longformer|^led", re.IGNORECASE), "a band of keys for each query"),
+    (re.compile(r"^bigbird\w*blocksparse", re.IGNORECASE), "five kinds of blocks in one layer"),
+    (
+        re.compile(r"^pegasusxgloballocal|^longt5transientglobal", re.IGNORECASE),
+        "global tokens and blocks in one layer",
+    ),
+    (re.compile(r"^\w+netngram", re.IGNORECASE), "several streams in one layer"),
     (re.compile(r"probsparse", re.IGNORECASE), "a sample of the queries"),
     (re.compile(r"nystrom", re.IGNORECASE), "a product of three softmaxes"),
 )

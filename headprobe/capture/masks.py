@@ -18,6 +18,7 @@ GRIDS = (
     "grid_hw",
     "grid_hws",
     "spatial_shapes",
+    "target_sizes",
     "image_sizes",
     "_lens",
     "_lengths",
@@ -59,7 +60,7 @@ class Inputs:
                 return mask.to(device)
         return None if self._padded else torch.ones(1, length, dtype=torch.bool, device=device)
 
-    def owners(self, rows: int, first: int, total: int, path: str) -> tuple[int, ...]:
+    def owners(self, rows: int, first: int, total: int, path: str, lengths: Tensor | None) -> tuple[int, ...]:
         """The sequence of each row of a call's batch axis, of which `first` of `total` positions came before.
 
         Windows and frames of a sequence follow each other. A single row is of the image that its positions belong to
@@ -68,7 +69,7 @@ class Inputs:
         if rows % self.batch == 0:
             return tuple(row // (rows // self.batch) for row in range(rows))
         if rows == 1:
-            ends = self.ends(total)
+            ends = self.ends(total, lengths)
             if ends is not None:
                 return (sum(end <= first for end in ends) * self.batch // len(ends),)
         raise InputError(
@@ -77,8 +78,14 @@ class Inputs:
             "Scan one sequence at a time: --batch-size 1.",
         )
 
-    def ends(self, total: int) -> list[int] | None:
-        """Where each packed image ends among `total` positions, None where the inputs don't say it."""
+    def ends(self, total: int, lengths: Tensor | None) -> list[int] | None:
+        """Where each packed image ends among `total` positions, None where neither the layer nor the inputs say it.
+
+        The layer was given `lengths`, cumulative: of images or sounds if there is one for each sequence, else perhaps
+        of their windows or chunks.
+        """
+        if lengths is not None and not lengths.is_meta and len(lengths) == self.batch + 1 and int(lengths[-1]) == total:
+            return [int(end) for end in lengths[1:]]
         for grid in self._grids:
             sizes = (grid.prod(-1) if grid.dim() == 2 else grid.reshape(-1)).tolist()
             if sum(sizes) and all(size * total % sum(sizes) == 0 for size in sizes) and len(sizes) % self.batch == 0:

@@ -76,6 +76,17 @@ def unhidden(scores: Tensor) -> Tensor:
     return ~(low & ((scores <= scores.amax(-1, keepdim=True) + HIDDEN / 2) | (scores <= UNREACHED)))
 
 
+def without_filling(seen: Tensor, batch: int, positions: int) -> Tensor:
+    """What is seen [block, query, key] by the queries of blocks, of which the last is filled up past the positions.
+
+    `positions` counts those of all sequences.
+    """
+    filling = seen.shape[0] * seen.shape[1] - positions
+    if filling > 0 and filling % batch == 0:
+        seen.view(batch, -1, seen.shape[2])[:, -filling // batch :] = False
+    return seen
+
+
 def one_directional(structure: Tensor, valid: Tensor) -> bool:
     """True if some query sees nothing after it that others see back: what masked self-attention is.
 

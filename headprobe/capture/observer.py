@@ -14,7 +14,7 @@ from headprobe.capture.fused import FusedCall
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
 from headprobe.capture.layout import UNKNOWN, Layout, excluded, head_count, included, layout, refused
 from headprobe.capture.masks import Extent, Inputs
-from headprobe.capture.naming import key_value_heads, kind_of, tower, unhidden, visible, widest
+from headprobe.capture.naming import key_value_heads, kind_of, tower, unhidden, visible, widest, without_filling
 from headprobe.capture.sites import Run, Sites, part_of
 from headprobe.capture.softmax import SoftmaxTap
 from headprobe.capture.structures import Structures
@@ -105,7 +105,7 @@ class Observer:
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        self._frames.enter(module, self._paths[module], given)
+        self._frames.enter(module, self._paths[module], given, kwargs.get("cu_seqlens"))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         path = self._frames.leave(module)
@@ -186,8 +186,11 @@ class Observer:
 
     def _see_softmax(self, frame: Frame, found: Layout, scores: Tensor, probs: Tensor) -> None:
         with self.tap.paused():
+            in_blocks = scores.dim() == 5
             scores, probs = found.apply(scores), found.apply(probs)
             shown = visible(unhidden(scores))
+            if in_blocks:
+                shown = without_filling(shown, self._inputs.batch, anchor(self._frames.running).size)
             structure = shown if shown.is_meta or not bool(shown.all()) else None
         kv_heads = key_value_heads(frame.module, probs.shape[1])
         rows, heads, queries, keys = probs.shape
@@ -246,7 +249,8 @@ class Observer:
         first = run.covered
         run.covered += batch * queries
         run.seen += [] if call.source is None else [call.source]
-        parts = pieces(call, self._inputs, first, layer.size)
+        lengths = next((frame.lengths for frame in reversed(frames) if frame.lengths is not None), None)
+        parts = pieces(call, self._inputs, first, layer.size, lengths)
 
         def see(start: int, probs: Tensor) -> None:
             for piece in parts:
@@ -264,7 +268,7 @@ class Observer:
                 frame, call.structure, (batch, queries, keys), lambda: self._inputs.text_mask(queries, device)
             )
             index, layer = self._sites.number(call.path, kind)
-            window = keys if batch > self._inputs.batch else call.window or widest(call.structure)
+            window = call.window or widest(call.structure) or (keys if batch > self._inputs.batch else None)
             site = Site(
                 index, call.path, kind, layer, heads, call.kv_heads, call.sink, tower=tower(call.path), window=window
             )

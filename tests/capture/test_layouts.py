@@ -11,30 +11,8 @@ from torch import Tensor, nn
 from headprobe.capture import observing
 from headprobe.capture.layout import layout
 from headprobe.errors import InputError
-from headprobe.tile import AttentionTile, Site
-
-VISION: dict[str, Any] = {"depth": 2, "hidden_size": 32, "num_heads": 4, "intermediate_size": 48, "patch_size": 4}
-
-
-def watch(
-    model: nn.Module, tile_bytes: int = 2**28, **inputs: Any
-) -> tuple[dict[Site, list[AttentionTile]], list[str]]:
-    tiles: dict[Site, list[AttentionTile]] = {}
-    with (
-        torch.inference_mode(),
-        observing(model, lambda tile: tiles.setdefault(tile.site, []).append(tile), tile_bytes=tile_bytes) as observer,
-    ):
-        model(**inputs)
-    return tiles, observer.notes
-
-
-def make(config: Any) -> Any:
-    torch.manual_seed(0)
-    model = hf.AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            nn.init.normal_(weight, std=0.2)
-    return model
+from headprobe.tile import AttentionTile
+from tests.capture.watching import make, watch
 
 
 @pytest.mark.parametrize(
