@@ -60,6 +60,7 @@ def read_texts(paths: tuple[str, ...], field: str | None) -> list[str]:
 
 def from_texts(read: list[str], source: str, options: InputOptions, targets: list[str] | None = None) -> Corpus:
     """A corpus of texts at hand, each with its target where there are some."""
+    read = [clean(text) for text in read]
     if targets is not None:
         check_targets(targets, len(read), "texts")
     kept = [i for i, text in enumerate(read) if text.strip()]
@@ -154,7 +155,7 @@ def _jsonl(content: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as fault:
+        except (ValueError, RecursionError) as fault:  # ValueError for numbers of thousands of digits too
             raise InputError("E-DATA", f"{path}:{number} is not valid JSON") from fault
         if not isinstance(row, dict):
             raise InputError("E-DATA", f"{path}:{number} is not a JSON object")
@@ -198,8 +199,13 @@ def _column(rows: Iterator[tuple[int, dict[str, Any]]], field: str | None, path:
             raise InputError(
                 "E-DATA", f'{path}:{number}: "{field}" is no text but {json.dumps(text, default=str)[:40]}'
             )
-        texts.append((text or "").encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate is no character
+        texts.append(clean(text or ""))
     return texts
+
+
+def clean(text: str) -> str:
+    """The text as any tokenizer takes it: a lone surrogate is no character."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _field(row: dict[str, Any], field: str | None, path: Path) -> str:

@@ -46,16 +46,18 @@ def read_image(given: Any, channels: int, name: str) -> Any:
             warnings.simplefilter("error", image.DecompressionBombWarning)
             is_file = isinstance(given, str | Path)
             with image.open(given, formats=FORMATS) if is_file else nullcontext(_picture(given, image)) as opened:
-                return image_ops.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
-    except FileNotFoundError as fault:
+                return _in_bytes(image_ops.exif_transpose(opened), name).convert("L" if channels == 1 else "RGB")
+    except (FileNotFoundError, UnicodeEncodeError) as fault:
         raise InputError("E-DATA", f"no image at {name}") from fault
     except IsADirectoryError as fault:
         raise InputError("E-DATA", f"{name} is a folder", "Give the files in it.") from fault
     except (image.DecompressionBombError, image.DecompressionBombWarning) as fault:
-        raise InputError("E-IMAGE", f"{name} has too many pixels") from fault
+        raise InputError("E-IMAGE", f"{name} has too many pixels", f"Most: {image.MAX_IMAGE_PIXELS:,}.") from fault
     except image.UnidentifiedImageError as fault:
         raise InputError("E-IMAGE", f"{name} is no image that can be read", f"Valid: {', '.join(FORMATS)}.") from fault
     except DAMAGED as fault:
+        if isinstance(fault, OSError) and fault.errno is not None:  # of the system, not of the content
+            raise InputError("E-DATA", f"{name} can't be read: {fault.strerror}") from fault
         raise InputError("E-IMAGE", f"{name} is damaged: {first_line(fault)}") from fault
 
 
@@ -76,13 +78,27 @@ def _pillow(name: str) -> tuple[ModuleType, ModuleType]:
     return Image, ImageOps
 
 
+def _in_bytes(picture: Any, name: str) -> Any:
+    """Pixels of 16 bits as bytes; Pillow itself would make everything brighter than 255 white."""
+    if picture.mode.startswith("I"):
+        pixels = np.asarray(picture).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() >= 2**16:
+            raise InputError("E-IMAGE", f"{name} has pixels of more than 16 bits", "Convert it to 8 bits.")
+        deep = picture.mode != "I" or pixels.max() > 255
+        return _pillow(name)[0].fromarray((pixels >> 8 if deep else pixels).astype(np.uint8))
+    if picture.mode == "F":
+        raise InputError("E-IMAGE", f"{name} has pixels of floating point", "Convert it to 8 bits.")
+    return picture
+
+
 def _picture(given: Any, image: Any) -> Any:
     return given if isinstance(given, image.Image) else image.fromarray(np.asarray(given))
 
 
 def image_shape(config: Any) -> tuple[int, int, int]:
     """Channels, height and width of the images that a config speaks of: its own, or those of its vision part."""
-    parts = [config, *(getattr(config, name, None) for name in ("vision_config", "encoder", "backbone_config"))]
+    names = ("vision_config", "image_config", "encoder", "backbone_config")
+    parts = [config, *(getattr(config, name, None) for name in names)]
 
     def first(*names: str, default: Any) -> Any:
         values = (getattr(part, name, None) for part in parts for name in names)

@@ -16,7 +16,8 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 BUILT_IN = "sounds-1"
 COUNT = 8
 INSTALL = 'Run: pip install "headprobe[audio]"'
-HIGHEST_RATE = 10**6
+RATES = (1000, 10**6)  # samples a second; beyond them a header is wrong, and resampling would fill the memory
+MOST_CHANNELS = 64
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ def read_sound(given: Any, rate: int, name: str) -> Sound:
     Plain WAV needs no package beyond Python's own. Raises `InputError` for what is no sound.
     """
     if isinstance(given, str | Path):
-        sound = _from_file(Path(given))
+        sound = _from_file(Path(given), name)
     elif isinstance(given, tuple) and len(given) == 2:
-        sound = _sound(given[0], int(given[1]), name)
+        sound = _sound(given[0], given[1], name)
     else:
         sound = _sound(given, rate, name)
     return _resampled(sound, rate)
@@ -56,22 +57,24 @@ def built_in_sound(index: int, rate: int) -> Sound:
     return Sound((0.5 * samples / np.abs(samples).max()).astype(np.float32), rate)
 
 
-def _from_file(path: Path) -> Sound:
+def _from_file(path: Path, name: str) -> Sound:
     if path.is_dir():
-        raise InputError("E-AUDIO", f"{path} is a folder", "Give the files in it.")
+        raise InputError("E-DATA", f"{name} is a folder", "Give the files in it.")
     try:
-        return _sound(*_plain_wav(path), str(path))
-    except FileNotFoundError as fault:
-        raise InputError("E-DATA", f"no sound at {path}") from fault
+        return _sound(*_plain_wav(path), name)
+    except (FileNotFoundError, ValueError) as fault:  # ValueError for a name that no file can have
+        raise InputError("E-DATA", f"no sound at {name}") from fault
     except OSError as fault:
-        raise InputError("E-DATA", f"{path} can't be read: {fault.strerror}") from fault
+        raise InputError("E-DATA", f"{name} can't be read: {fault.strerror}") from fault
     except (wave.Error, EOFError):  # no WAV, or one of another coding
-        return _sound(*_with_soundfile(path), str(path))
+        return _sound(*_with_soundfile(path, name), name)
 
 
 def _plain_wav(path: Path) -> tuple[np.ndarray, int]:
     with wave.open(str(path), "rb") as file:
         width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+        if width > 4:
+            raise wave.Error(f"{8 * width} bits a sample")
         raw = np.frombuffer(file.readframes(file.getnframes()), np.uint8)
     raw = raw[: len(raw) - len(raw) % (width * channels)].reshape(-1, channels, width)
     if width == 1:  # the only unsigned one
@@ -81,32 +84,40 @@ def _plain_wav(path: Path) -> tuple[np.ndarray, int]:
     return wide.view("<i4")[..., 0] / np.float64(2**31), rate
 
 
-def _with_soundfile(path: Path) -> tuple[np.ndarray, int]:
+def _with_soundfile(path: Path, name: str) -> tuple[np.ndarray, int]:
     try:
         import soundfile
     except (ImportError, OSError) as fault:  # OSError where its library of C is missing
-        raise EnvironmentFailure("E-PACKAGE", f'{path} needs the package "soundfile"', INSTALL) from fault
+        raise EnvironmentFailure("E-PACKAGE", f'{name} needs the package "soundfile"', INSTALL) from fault
     try:
         samples, rate = soundfile.read(str(path), dtype="float64", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as fault:
-        raise InputError("E-AUDIO", f"{path} is no sound that can be read: {first_line(fault)}") from fault
+        raise InputError("E-AUDIO", f"{name} is no sound that can be read: {_reason(fault)}") from fault
     return samples, int(rate)
 
 
-def _sound(samples: Sequence[Any] | np.ndarray, rate: int, name: str) -> Sound:
+def _reason(fault: Exception) -> str:
+    """What soundfile says beyond the file's name."""
+    return first_line(fault).rsplit("': ", 1)[-1]
+
+
+def _sound(samples: Sequence[Any] | np.ndarray, rate: Any, name: str) -> Sound:
     """One channel: the mean of all [sample, channel]."""
     try:
-        array = np.asarray(samples, dtype=np.float64)
+        array, rate = np.asarray(samples, dtype=np.float64), int(rate)
     except (ValueError, TypeError) as fault:
         raise InputError("E-AUDIO", f"{name} is no sound: {first_line(fault)}") from fault
-    if array.ndim == 2:
-        array = array.mean(axis=1)
-    if array.ndim != 1 or not array.size or not np.isfinite(array).all():
-        what = "has samples that are no numbers" if array.ndim == 1 and array.size else "has no samples"
-        raise InputError("E-AUDIO", f"{name} {what}" if array.ndim == 1 else f"{name} is no sound: {array.ndim} axes")
-    if not 0 < rate <= HIGHEST_RATE:
-        raise InputError("E-AUDIO", f"{name} has {rate} samples a second")
-    return Sound(array.astype(np.float32), rate)
+    if array.ndim not in (1, 2):
+        raise InputError("E-AUDIO", f"{name} is no sound: {array.ndim} axes")
+    if not array.size:
+        raise InputError("E-AUDIO", f"{name} has no samples")
+    if array.ndim == 2 and array.shape[1] > MOST_CHANNELS:
+        raise InputError("E-AUDIO", f"{name} has {array.shape[1]} channels", "Give samples as [sample, channel].")
+    if not np.isfinite(array).all():
+        raise InputError("E-AUDIO", f"{name} has samples that are no numbers")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise InputError("E-AUDIO", f"{name} has {rate} samples a second", f"Valid: {RATES[0]} to {RATES[1]}.")
+    return Sound((array if array.ndim == 1 else array.mean(axis=1)).astype(np.float32), rate)
 
 
 def _resampled(sound: Sound, rate: int) -> Sound:
