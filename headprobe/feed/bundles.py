@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headprobe.errors import InputError
 from headprobe.feed.takes import parameters
 from headprobe.load.collate import Batch, fingerprint
 
@@ -58,15 +59,30 @@ class Told:
 
 
 def bundle(number: int, made: Any, model: nn.Module, *, was_cut: bool = False) -> Bundle:
-    """What a processor made, without what the model doesn't take and without masks that hide nothing."""
+    """What a processor made, without what the model doesn't take and without masks that hide nothing.
+
+    Raises `ValueError` for values that are not finite, which come of silence where it is scaled by its loudness.
+    """
     known = parameters(model)
-    tensors = {name: tensor for name, tensor in dict(made).items() if isinstance(tensor, Tensor) and name in known}
+    found = {name: _single(value) for name, value in dict(made).items()}
+    tensors = {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor) and name in known}
+    if not tensors:
+        takes = getattr(model, "main_input_name", "something else")
+        raise InputError("E-PROCESSOR", f"the processor makes {', '.join(found) or 'nothing'}, the model takes {takes}")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ValueError("it makes values that are no numbers")
     needless = [
         name
         for name in ("attention_mask", "pixel_mask", "decoder_attention_mask")
         if name in tensors and bool(tensors[name].all()) and known[name].default is not inspect.Parameter.empty
     ]
     return Bundle(number, {name: tensor for name, tensor in tensors.items() if name not in needless}, was_cut)
+
+
+def _single(value: Any) -> Any:
+    """Some processors give lists of one tensor."""
+    is_single = isinstance(value, list) and len(value) == 1 and isinstance(value[0], Tensor)
+    return value[0][None] if is_single else value
 
 
 def bundle_batches(bundles: Iterable[Bundle], model: nn.Module, size: int | None, told: list[Told]) -> Iterator[Batch]:

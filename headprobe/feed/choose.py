@@ -1,6 +1,6 @@
 """From what the model takes and what the user gave to one kind of feed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from headprobe.errors import UsageError
 from headprobe.feed.contract import Feed, Given, offering_random_inputs, refuse, wrong_modality
@@ -22,12 +22,9 @@ def feed(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Feed:
 
     Raises `UsageError` for inputs and options that the model has no use for.
     """
+    _check_given(given, options)
     if given.batches is not None:
-        if given.texts is not None or options.text or options.images or options.audio:
-            raise UsageError("E-OPTION", "batches exclude texts, images and audio")
-        refuse("batches given in Python have", options, "special", "limit", "target_text", "random_inputs")
-        ready = [Batch(dict(batch)) for batch in given.batches]
-        return Feed(ready, [], 0, {"source": "batches given in Python"})
+        return _ready(given, options)
     if options.random_inputs is not None:
         if given.texts is not None or given.targets is not None:
             raise UsageError("E-OPTION", "random inputs exclude texts")
@@ -38,12 +35,37 @@ def feed(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Feed:
         return _maker(checkpoint, given, options)(checkpoint, given, options)
 
 
+def _check_given(given: Given, options: ScanOptions) -> None:
+    """Texts and targets from Python are lists of texts, and there are no others in files."""
+    lists = {"texts": (given.texts, options.text), "targets": (given.targets, options.target_text)}
+    for name, (found, files) in lists.items():
+        if isinstance(found, str):
+            raise UsageError("E-OPTION", f"{name} is one text", f"Give a list of them: {name}=[...].")
+        if found is not None and files:
+            raise UsageError("E-OPTION", f"{name} given in Python exclude files of them")
+        wrong = next((i for i, text in enumerate(found or ()) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise UsageError("E-OPTION", f"{name}[{wrong}] is no text")
+
+
+def _ready(given: Given, options: ScanOptions) -> Feed:
+    if given.texts is not None or given.targets is not None or options.text or options.images or options.audio:
+        raise UsageError("E-OPTION", "batches exclude texts, images and audio")
+    refuse("batches given in Python have", options, "special", "limit", "target_text", "random_inputs")
+    batches = list(given.batches or ())
+    if not all(isinstance(batch, Mapping) for batch in batches):
+        raise UsageError("E-OPTION", "batches are not all dictionaries", "Give arguments of the model's forward.")
+    return Feed([Batch(dict(batch)) for batch in batches], [], 0, {"source": "batches given in Python"})
+
+
 def _maker(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Maker:
     model = checkpoint.model
     kind, name = modality(model), type(model).__name__
     takes = takes_words(model)
     if not reads(model):
         refuse(f"{name} has no decoder and", options, "target_text", "target_length")
+        if given.targets is not None:
+            raise UsageError("E-OPTION", f"{name} has no decoder and no use for targets")
     if options.images and not kind.startswith("image"):
         raise wrong_modality(checkpoint, takes, "images", "Leave --images out.")
     if options.audio and not kind.startswith("audio"):

@@ -1,15 +1,18 @@
 """Images and sounds: files from folders or objects from Python, through the checkpoint's own processor."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
 
 from headprobe.errors import InputError, UsageError
 from headprobe.feed.bundles import Bundle, Told, bundle, bundle_batches
 from headprobe.feed.contract import Feed, Given
-from headprobe.feed.decoder import ABOUT, decoded_bundles, targets_for, tokenizer_for_targets
+from headprobe.feed.decoder import decoded_bundles, targets_for, tokenizer_for_targets
 from headprobe.feed.takes import reads, sound_name
 from headprobe.load import images, sounds
 from headprobe.load.checkpoint import Checkpoint, quiet, told
@@ -48,9 +51,10 @@ def feed_images(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> F
     """The images of a folder or from Python, else built-in ones."""
     if not options.images:
         source = f"built-in {images.BUILT_IN}"
-        made = images.built_in_images(checkpoint.config, checkpoint.source.folder, options.limit)
-        ready = [bundle(item.number, {"pixel_values": item.ids[None]}, checkpoint.model) for item in made.inputs]
-        return media_feed(checkpoint, ready, Medium([*ready], [], source, []), given, options)
+        made = images.built_in_images(checkpoint.config, checkpoint.source.folder, None).inputs
+        with told("E-PROCESSOR", "the built-in images can't be normalised"):
+            ready = [bundle(item.number, {"pixel_values": item.ids[None]}, checkpoint.model) for item in made]
+        return media_feed(checkpoint, chosen(ready, options), Medium([*ready], [], source, []), given, options)
     found = medium(options.images, images.SUFFIXES, "image")
     processor = _own(checkpoint, given, options, image_processor, "image processor")
     processor = getattr(processor, "image_processor", processor)
@@ -59,9 +63,8 @@ def feed_images(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> F
     def process(index: int) -> Bundle:
         name = found.names[index]
         image = images.read_image(found.items[index], channels, name)
-        with quiet(), told("E-PROCESSOR", f"the image processor fails on {name}"):
-            made = processor(images=[image], return_tensors="pt")
-        return bundle(index, _stacked(made), checkpoint.model)
+        with quiet(), repeatable(), told("E-DATA", f"the image processor fails on {name}"):
+            return bundle(index, processor(images=[image], return_tensors="pt"), checkpoint.model)
 
     return media_feed(checkpoint, map(process, chosen([*range(len(found.items))], options)), found, given, options)
 
@@ -80,15 +83,43 @@ def feed_sounds(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> F
 
     def process(index: int) -> Bundle:
         sound = sounds.read_sound(found.items[index], rate, found.names[index])
-        with quiet(), told("E-PROCESSOR", f"the feature extractor fails on {found.names[index]}"):
+        _check_length(sound, checkpoint.model, found.names[index])
+        with quiet(), repeatable(), told("E-DATA", f"the feature extractor fails on {found.names[index]}"):
             made = extractor(sound.samples, sampling_rate=rate, return_tensors="pt")
-        if name not in made:
-            raise InputError("E-PROCESSOR", f"the feature extractor makes {', '.join(made)}, the model takes {name}")
-        longest = getattr(extractor, "n_samples", None)
-        was_cut = isinstance(longest, int) and len(sound.samples) > longest
-        return bundle(index, made, checkpoint.model, was_cut=was_cut)
+            if name not in made:
+                raise InputError("E-PROCESSOR", f"the feature extractor makes {', '.join(made)}, not {name}")
+            return bundle(index, made, checkpoint.model, was_cut=len(sound.samples) > window(extractor, rate))
 
     return media_feed(checkpoint, map(process, chosen([*range(len(found.items))], options)), found, given, options)
+
+
+def window(extractor: Any, rate: int) -> float:
+    """How many samples a feature extractor takes before it cuts."""
+    frames = getattr(extractor, "max_length", None)  # of 10 ms, where spectrograms are cut and not samples
+    samples = (getattr(extractor, name, None) for name in ("n_samples", "nb_max_samples"))
+    longest = next((count for count in samples if isinstance(count, int)), None)
+    return longest or (frames * rate / 100 if isinstance(frames, int) else math.inf)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """The same random numbers every time: some processors cut long sounds at random places."""
+    state = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            np.random.seed(0)
+            yield
+    finally:
+        np.random.set_state(state)
+
+
+def _check_length(sound: sounds.Sound, model: Any, name: str) -> None:
+    frames = getattr(model, "_get_feat_extract_output_lengths", None)
+    if frames is None or sound_name(model) != "input_values":
+        return
+    if int(frames(torch.tensor(len(sound.samples)))) < 1:
+        raise InputError("E-AUDIO", f"{name} is too short for the model: {len(sound.samples)} samples")
 
 
 def media_feed(
@@ -101,9 +132,9 @@ def media_feed(
     if reads(checkpoint.model):
         targets = targets_for(checkpoint, given, options, len(found.items), "inputs")
         tokenizer = tokenizer_for_targets(checkpoint, given, options) if targets else None
-        made, way = decoded_bundles(checkpoint, list(made), targets, tokenizer, options)
-        about["decoder"], note = ABOUT[way]
-        notes.append(note)
+        made, decoded = decoded_bundles(checkpoint, list(made), targets, tokenizer, options)
+        about["decoder"] = decoded.about
+        notes += decoded.notes
     seen: list[Told] = []
     batches = bundle_batches(_counted(made, about, notes, total), checkpoint.model, options.batch_size, seen)
     return Feed(batches, seen, total, about, notes)
@@ -123,11 +154,3 @@ def _own(checkpoint: Checkpoint, given: Given, options: ScanOptions, load: Calla
     if not checkpoint.files:
         raise UsageError("E-PROCESSOR", f"a model object has no {what}", "Pass processor=..., or batches=[...].")
     return load(checkpoint.source.folder, options.trust_remote_code)
-
-
-def _stacked(made: Any) -> dict[str, Any]:
-    """A processor's output; some give lists of one tensor."""
-    return {
-        name: value[0][None] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Tensor) else value
-        for name, value in dict(made).items()
-    }

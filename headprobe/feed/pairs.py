@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from headprobe.errors import InputError, UsageError
+from headprobe.errors import HeadprobeError, InputError, UsageError
 from headprobe.feed.bundles import Bundle, bundle
-from headprobe.feed.contract import Feed, Given, wrong_modality
-from headprobe.feed.media import RATE, Medium, media_feed, medium
+from headprobe.feed.contract import Feed, Given, refuse, wrong_modality
+from headprobe.feed.media import RATE, Medium, media_feed, medium, repeatable
 from headprobe.feed.takes import modality, takes_words
 from headprobe.load import images, sounds
-from headprobe.load.checkpoint import LOADING_FAULTS, Checkpoint, first_line, quiet, told
-from headprobe.load.collate import model_limit
-from headprobe.load.corpus import chosen, corpus, records
+from headprobe.load.checkpoint import LOADING_FAULTS, Checkpoint, quiet, told
+from headprobe.load.collate import model_limit, tokenizer_limit
+from headprobe.load.corpus import chosen, clean, corpus, records
 from headprobe.load.processors import pair_processor
 from headprobe.settings import InputOptions, ScanOptions
 
@@ -56,7 +56,7 @@ def read_pairs(paths: tuple[str, ...], field: str, kind: str) -> list[Pair]:
                     what = f'"{key}" is no text' if key in row else f'has no field "{key}"'
                     raise InputError("E-FIELD", f"{where} {what}", f"Every line needs {kind} (a path) and {field}.")
             beside = path.parent / row[kind]
-            pairs.append(Pair(row[field], beside, str(beside)))
+            pairs.append(Pair(clean(row[field]), beside, f"{beside} ({where})"))
     if not pairs:
         raise InputError("E-DATA", f"no lines in {', '.join(paths)}")
     return pairs
@@ -67,6 +67,7 @@ def _pairs(checkpoint: Checkpoint, given: Given, options: ScanOptions, kind: str
     if given.texts is not None:
         return _from_python(checkpoint, list(given.texts), beside, kind), "pairs given in Python"
     if options.text:
+        refuse("pairs in files have", options, "images", "audio")
         return read_pairs(options.text, options.field or "text", kind), ", ".join(options.text)
     if beside:
         raise wrong_modality(checkpoint, takes_words(checkpoint.model), f"{kind}s alone", _hint(kind))
@@ -82,7 +83,7 @@ def _from_python(checkpoint: Checkpoint, texts: list[str], beside: tuple[Any, ..
     found = medium(beside, images.SUFFIXES if kind == "image" else sounds.SUFFIXES, kind)
     if len(found.items) != len(texts):
         raise InputError("E-DATA", f"{len(texts)} texts for {len(found.items)} {_python(kind)}", "Give one for each.")
-    return [Pair(*pair) for pair in zip(texts, found.items, found.names, strict=True)]
+    return [Pair(clean(text), *other) for text, *other in zip(texts, found.items, found.names, strict=True)]
 
 
 def _python(kind: str) -> str:
@@ -105,15 +106,34 @@ def names_pairs(checkpoint: Checkpoint, options: ScanOptions) -> bool:
     """True if the texts' files say what lies beside each text."""
     kind = "image" if modality(checkpoint.model) == "image-text" else "audio"
     files = [Path(name) for name in options.text if Path(name).suffix.lower() == ".jsonl"]
-    return any(kind in row for path in files for _, row in records(path)[:1])
+    return any(kind in row for path in files for _, row in records(path))
 
 
 def _processor(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Any:
     if given.processor is not None:
+        if not hasattr(given.processor, "tokenizer"):
+            raise UsageError(
+                "E-PROCESSOR", f"{type(given.processor).__name__} is no processor of pairs: it has no tokenizer"
+            )
         return given.processor
     if not checkpoint.files:
         raise UsageError("E-PROCESSOR", "a model object has no processor", "Pass processor=..., or batches=[...].")
     return pair_processor(checkpoint.source.folder, options.trust_remote_code)
+
+
+def mark(processor: Any, kind: str, token: str) -> str:
+    """What marks the place of an image or a sound before a text: as the chat template has it, else its token."""
+    from jinja2 import TemplateError
+
+    faults: tuple[type[Exception], ...] = (*LOADING_FAULTS, ImportError, TemplateError)
+    text = {"type": "text", "text": "TEXT"}
+    turns = [[{"role": "user", "content": content}] for content in ([{"type": kind}, text], [text])]
+    try:
+        written, without = (str(processor.apply_chat_template(turn, tokenize=False)) for turn in turns)
+    except faults:  # there is no template, or it asks for something else
+        return f"{token}\n"
+    found = written.partition("TEXT")[0].removeprefix(without.partition("TEXT")[0])
+    return found if token in found else f"{token}\n"
 
 
 class _Maker:
@@ -124,7 +144,7 @@ class _Maker:
         self._processor = processor
         self._kind = kind
         tokenizer = processor.tokenizer
-        limits = (max_length, model_limit(checkpoint), int(min(tokenizer.model_max_length, 10**9)))
+        limits = (max_length, model_limit(checkpoint), tokenizer_limit(tokenizer, checkpoint.source.folder))
         self._longest = max(1, min(limits) - tokenizer.num_special_tokens_to_add())
         names = ("image_token_id", "image_token_index") if kind == "image" else ("audio_token_id", "audio_token_index")
         ids = (getattr(checkpoint.config, name, None) for name in names)
@@ -132,6 +152,7 @@ class _Maker:
         self._token = getattr(processor, f"{kind}_token", None)
         if self._token is None and self._place is not None:
             self._token = tokenizer.convert_ids_to_tokens(self._place)
+        self._mark = mark(processor, kind, str(self._token)) if self._token else ""
         # where no mask is made for padding, the model was trained to see all of it
         self._padded = "attention_mask" not in tokenizer.model_input_names and tokenizer.pad_token is not None
 
@@ -139,19 +160,20 @@ class _Maker:
         """The arguments of the model's forward for one pair."""
         beside = self._read(number, pair)
         text, was_cut = self._cut(pair.text)
+        problem = f"the processor fails on {pair.name}"
+        unmarked = bool(self._mark) and str(self._token) not in text
         made: Any = None
-        fault: Exception | None = None
-        with quiet():
+        with quiet(), repeatable():
             try:
-                made = self._made(text, beside)
-            except LOADING_FAULTS as caught:
-                fault = caught
-            if self._token and str(self._token) not in text and not self._marked(made):
-                with told("E-PROCESSOR", f"the processor fails on {pair.name}"):
-                    made = self._made(f"{self._token}\n{text}", beside)
-        if made is None:
-            raise InputError("E-PROCESSOR", f"the processor fails on {pair.name}: {first_line(fault or ValueError())}")
-        return bundle(number, made, self._model, was_cut=was_cut)
+                with told("E-DATA", problem):
+                    made = self._made(text, beside)
+            except HeadprobeError:
+                if not unmarked:
+                    raise
+            with told("E-DATA", problem):
+                if unmarked and not self._marked(made):
+                    made = self._made(self._mark + text, beside)
+                return bundle(number, made, self._model, was_cut=was_cut)
 
     def _read(self, number: int, pair: Pair) -> dict[str, Any]:
         if self._kind == "image":
@@ -164,10 +186,12 @@ class _Maker:
     def _cut(self, text: str) -> tuple[str, bool]:
         """The text as far as the model's limit: cut as text, so that no token that marks a place is lost."""
         tokenizer = self._processor.tokenizer
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) <= self._longest:
-            return text, False
-        return str(tokenizer.decode(ids[: self._longest])), True
+        with quiet():
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            cut, kept = text, self._longest
+            while kept and len(tokenizer(cut, add_special_tokens=False)["input_ids"]) > self._longest:
+                cut, kept = str(tokenizer.decode(ids[:kept])), kept - 1  # what was cut may have more tokens than it had
+        return cut, cut != text
 
     def _made(self, text: str, beside: dict[str, Any]) -> Any:
         extra = {"padding": "max_length"} if self._padded else {}

@@ -27,6 +27,11 @@ def pixels(model: Any, rng: torch.Generator) -> dict[str, Tensor]:
     if "image_grid_thw" in parameters(model):
         return _packed(model.config, rng)
     channels, height, width = image_shape(model.config)
+    if "image_sizes" in parameters(model) and getattr(model.config, "image_grid_pinpoints", None):
+        return _cut_up(model.config, (channels, height, width), rng)
+    if "image_sizes" in parameters(model) and named(model.config, "spatial_merge_size"):
+        image = torch.randn(1, channels, height, width, generator=rng)
+        return {"pixel_values": image, "image_sizes": torch.tensor([[height, width]])}
     frames = (model.config.num_frames,) if takes_videos(model) else ()
     return {"pixel_values": torch.randn(1, *frames, channels, height, width, generator=rng)}
 
@@ -37,7 +42,8 @@ def sound(model: Any, rng: torch.Generator) -> dict[str, Tensor]:
     bins, longest = named(config, "num_mel_bins"), named(config, "max_source_positions")
     shape: tuple[int, ...] = (SECOND,)
     if getattr(getattr(config, "audio_config", None), "spec_size", None):
-        shape = (1, FRAMES, bins)
+        spec = config.audio_config.spec_size
+        shape = (1, min(FRAMES, spec * (spec // bins)), bins)
     elif bins and longest and name == "input_features" and not named(config, "input_feat_per_channel"):
         shape = (bins, 2 * longest)
     elif bins:
@@ -89,6 +95,16 @@ def _dated_series(config: Any, rng: torch.Generator) -> dict[str, Tensor]:
         "past_observed_mask": torch.ones(1, past, *values),
         "future_values": made(config.prediction_length, *values),
         "future_time_features": made(config.prediction_length, dates),
+    }
+
+
+def _cut_up(config: Any, shape: tuple[int, int, int], rng: torch.Generator) -> dict[str, Tensor]:
+    """An image whole and in pieces, in the first of the shapes that the config names."""
+    height, width = config.image_grid_pinpoints[0]
+    pieces = (height // shape[1]) * (width // shape[2])
+    return {
+        "pixel_values": torch.randn(1, 1 + pieces, *shape, generator=rng),
+        "image_sizes": torch.tensor([[height, width]]),
     }
 
 

@@ -2,27 +2,26 @@
 
 from typing import Any
 
-from headprobe.errors import UsageError
 from headprobe.feed.contract import Feed, Given
-from headprobe.feed.decoder import ABOUT, decoded_texts
+from headprobe.feed.decoder import decoded_texts, own_tokenizer
 from headprobe.feed.takes import reads
 from headprobe.load.checkpoint import Checkpoint
-from headprobe.load.collate import Input, batches, encode, load_tokenizer
-from headprobe.load.corpus import Corpus, corpus, from_texts, targets_of
+from headprobe.load.collate import Input, batches, encode
+from headprobe.load.corpus import Corpus, clean, corpus, from_texts, targets_of
 from headprobe.settings import ScanOptions, parse_size
 
 
 def feed_texts(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> Feed:
     """The texts from Python or from files, else the built-in sample."""
     read = _read(given, options)
-    tokenizer = given.tokenizer or _tokenizer(checkpoint, options)
+    tokenizer = given.tokenizer or own_tokenizer(checkpoint, options)
     encoded = encode(read, checkpoint, tokenizer, options.max_length)
     inputs, notes = encoded.inputs, encoded.notes
     about = {**about_inputs(read.source, inputs), "texts_sha256": read.sha256}
     if reads(checkpoint.model):
-        inputs, way = decoded_texts(checkpoint, inputs, read.targets, tokenizer, options)
-        about["decoder"], note = ABOUT[way]
-        notes = [*notes, note]
+        inputs, decoded = decoded_texts(checkpoint, inputs, read.targets, tokenizer, options)
+        about["decoder"] = decoded.about
+        notes = [*notes, *decoded.notes]
     return padded_feed(checkpoint, inputs, tokenizer.pad_token_id, about, notes, options)
 
 
@@ -53,19 +52,10 @@ def about_inputs(source: str, inputs: list[Input]) -> dict[str, Any]:
 
 
 def _read(given: Given, options: ScanOptions) -> Corpus:
-    if isinstance(given.texts, str) or isinstance(given.targets, str):
-        name = "texts" if isinstance(given.texts, str) else "targets"
-        raise UsageError("E-OPTION", f"{name} is one text", f"Give a list of them: {name}=[...].")
-    targets = targets_of(options) if given.targets is None else list(given.targets)
+    targets = targets_of(options) if given.targets is None else [clean(text) for text in given.targets]
     if given.texts is not None:
         return from_texts(list(given.texts), "texts given in Python", options, targets)
     return corpus(options, targets)
-
-
-def _tokenizer(checkpoint: Checkpoint, options: ScanOptions) -> Any:
-    if not checkpoint.files:
-        raise UsageError("E-TOKENIZER", "a model object has no tokenizer", "Pass tokenizer=..., or batches=[...].")
-    return load_tokenizer(checkpoint.source.folder, options.trust_remote_code, checkpoint.source.gguf)
 
 
 def _pooled_batch(config: Any, positions: int, options: ScanOptions) -> int:

@@ -90,6 +90,59 @@ def llava(folder: Path) -> None:
     _save(folder, hf.LlavaForConditionalGeneration(config), processor)
 
 
+def llava_next(folder: Path) -> None:
+    """A model that cuts an image into as many patches as its shape asks for."""
+    shapes = [[16, 32], [32, 16], [32, 32]]
+    config = hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION),
+        text_config=hf.LlamaConfig(**STACK, vocab_size=VOCABULARY, max_position_embeddings=256, **IDS),
+        image_token_index=PLACE, image_grid_pinpoints=shapes,
+    )  # fmt: skip
+    images = hf.LlavaNextImageProcessorPil(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, image_grid_pinpoints=shapes
+    )
+    processor = hf.LlavaNextProcessor(
+        images, tokenizer(), patch_size=4, image_token="<image>", vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )  # fmt: skip
+    _save(folder, hf.LlavaNextForConditionalGeneration(config), processor)
+
+
+def flava(folder: Path) -> None:
+    """A model whose part for images has a name of its own."""
+    parts: dict[str, Any] = {
+        "text_config": {**STACK, "vocab_size": VOCABULARY}, "image_config": VISION, "multimodal_config": STACK,
+        "image_codebook_config": {"hidden_size": 8, "num_groups": 2, "num_blocks_per_group": 1, "vocab_size": 8},
+    }  # fmt: skip
+    _save(folder, hf.FlavaModel(hf.FlavaConfig(hidden_size=32, **parts)))
+
+
+def clap(folder: Path) -> None:
+    """A model of sounds with texts, whose extractor cuts long sounds at random places."""
+    audio: dict[str, Any] = {
+        "spec_size": 128, "num_mel_bins": 64, "patch_size": 4, "patch_stride": [4, 4], "window_size": 4,
+        "hidden_size": 32, "patch_embeds_hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2],
+    }  # fmt: skip
+    text: dict[str, Any] = {**STACK, "vocab_size": VOCABULARY, **IDS}
+    config = hf.ClapConfig(text_config=text, audio_config=audio, projection_dim=16)
+    extractor = hf.ClapFeatureExtractor(max_length_s=1, truncation="rand_trunc")
+    _save(folder, hf.ClapModel(config), hf.ClapProcessor(extractor, tokenizer()))
+
+
+def trocr(folder: Path) -> None:
+    """A decoder of texts behind an encoder of images."""
+    decoder = hf.TrOCRConfig(
+        vocab_size=VOCABULARY, d_model=32, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=48,
+        max_position_embeddings=64, cross_attention_hidden_size=32, **IDS,
+    )  # fmt: skip
+    config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(hf.ViTConfig(**VISION), decoder)
+    model: Any = hf.VisionEncoderDecoderModel(config=config)
+    for name, token in (("decoder_start_token_id", 3), ("pad_token_id", 0), ("eos_token_id", 3)):
+        setattr(model.config, name, token)
+        setattr(model.generation_config, name, token)
+    _save(folder, model, image_processor(), tokenizer())
+
+
 def qwen(folder: Path) -> None:
     """A model whose vision tower packs the patches of all images into one sequence."""
     config = hf.Qwen2VLConfig(
@@ -148,7 +201,8 @@ def patchtst(folder: Path) -> None:
 BUILDERS: dict[str, Callable[[Path], None]] = {
     builder.__name__: builder
     for builder in (
-        vit, swin, segformer, detr, clip, llava, qwen, whisper, wav2vec2, bart, bert, layoutlm, patchtst,
+        vit, swin, segformer, detr, clip, llava, llava_next, qwen, flava, clap, trocr,
+        whisper, wav2vec2, bart, bert, layoutlm, patchtst,
     )
 }  # fmt: skip
 
@@ -175,10 +229,10 @@ def waveform(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.5, 0.5, int(seconds * rate))
 
 
-def recording(path: Path, seconds: float, rate: int = 16_000, channels: int = 1, width: int = 2) -> Path:
+def recording(path: Path, seconds: float, rate: int = 16_000, channels: int = 1, width: int = 2, seed: int = 0) -> Path:
     """A plain WAV file of noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.repeat(waveform(seconds, rate)[:, None], channels, 1)
+    samples = np.repeat(waveform(seconds, rate, seed)[:, None], channels, 1)
     whole = (samples * 2**31).astype("<i4").view(np.uint8).reshape(*samples.shape, 4)[..., 4 - width :]
     with wave.open(str(path), "wb") as file:
         file.setnchannels(channels)

@@ -144,7 +144,7 @@ def test_a_broken_sound_is_named(
 
 
 def test_a_sound_too_short_for_the_model_is_told(told: Told, tmp_path: Path) -> None:
-    told(3, "E-FORWARD", "Wav2Vec2Model fails", "wav2vec2", "--audio", recording(tmp_path / "a.wav", 0.005))
+    told(3, "E-AUDIO", "a.wav is too short for the model", "wav2vec2", "--audio", recording(tmp_path / "a.wav", 0.005))
 
 
 def test_sounds_need_their_extractor(run: Run, copied: Callable[[str], Path]) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -12,54 +11,34 @@ import transformers as hf
 from PIL import Image
 
 import headprobe
-from headprobe.feed import Feed, Given, feed
 from headprobe.feed.takes import modality
-from headprobe.load.checkpoint import Checkpoint, load_checkpoint
-from headprobe.load.collate import Batch
-from headprobe.load.hub import Source
+from headprobe.load.checkpoint import load_checkpoint
 from headprobe.plan import plan
 from headprobe.settings import ScanOptions
-from tests.feed.checkpoints import BUILDERS, PLACE, picture, recording, tokenizer, waveform
+from tests.feed.checkpoints import BUILDERS, PLACE, picture, recording, waveform
 from tests.feed.checkpoints import lines as jsonl
 from tests.feed.conftest import Made
-
-FEW: dict[str, Any] = {"metrics": ["rcos", "entropy"], "pairs": "none"}
-TEXTS = ["a cat sat on the mat .", "why ?", "the river runs to the sea ."]
-
-
-def fed(folder: Path, given: Given | None = None, **options: Any) -> tuple[Feed, list[Batch]]:
-    """The feed of a checkpoint and its batches."""
-    chosen = ScanOptions.of(**options)
-    made = feed(load_checkpoint(str(folder), chosen), given or Given(), chosen)
-    return made, list(made.batches)
-
-
-def of_model(model: Any, given: Given, **options: Any) -> list[Batch]:
-    chosen = ScanOptions.of(**options)
-    return list(feed(Checkpoint(model.eval(), model.config, Source(Path(), "random")), given, chosen).batches)
-
-
-def same(one: headprobe.Report, other: headprobe.Report) -> None:
-    pd.testing.assert_frame_equal(one.heads, other.heads, rtol=1e-4, atol=1e-5)
-
+from tests.feed.feeding import FEW, TEXTS, fed, same
 
 # --- all of them ------------------------------------------------------------------------------------------------
 
 KINDS = {
     "vit": "image", "swin": "image", "segformer": "image", "detr": "image", "clip": "image-text", "llava": "image-text",
     "qwen": "image-text", "whisper": "audio", "wav2vec2": "audio", "bart": "text", "bert": "text",
-    "layoutlm": "image-text", "patchtst": "other",
+    "layoutlm": "image-text", "patchtst": "other", "llava_next": "image-text", "flava": "image-text",
+    "clap": "audio-text", "trocr": "image",
 }  # fmt: skip
-BUILT_IN = ("vit", "swin", "segformer", "detr", "clip", "llava", "whisper", "wav2vec2", "bart", "bert", "layoutlm")
+BUILT_IN = ("vit", "swin", "segformer", "detr", "clip", "llava", "whisper", "wav2vec2", "bart", "bert", "layoutlm",
+            "llava_next", "clap", "trocr")  # fmt: skip
 SITES = {
     "vit": 2, "swin": 4, "segformer": 4, "detr": 3, "clip": 4, "llava": 4, "qwen": 4, "whisper": 6, "wav2vec2": 2,
-    "bart": 6, "bert": 2, "layoutlm": 2, "patchtst": 2,
+    "bart": 6, "bert": 2, "layoutlm": 2, "patchtst": 2, "llava_next": 4, "flava": 6, "clap": 4, "trocr": 6,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_what_a_model_takes_is_told(made: Made, name: str) -> None:
-    assert modality(hf.AutoModel.from_pretrained(made(name))) == KINDS[name]
+    assert modality(load_checkpoint(str(made(name)), ScanOptions()).model) == KINDS[name]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -261,63 +240,6 @@ def test_long_texts_of_pairs_are_cut_before_their_image_is_put_in(made: Made, ca
 
 def test_a_model_that_can_do_without_images_is_given_texts(made: Made) -> None:
     assert headprobe.scan(made("layoutlm"), texts=TEXTS, **FEW).inputs["length"].tolist() == [9, 4, 9]
-
-
-# --- decoders ---------------------------------------------------------------------------------------------------
-
-
-def test_targets_are_shifted_right(made: Made, tmp_path: Path) -> None:
-    (tmp_path / "in.txt").write_text("why ?\n\na cat sat\n")
-    (tmp_path / "out.txt").write_text("the mat\nleft out\non the sea .\n")
-    found, (batch,) = fed(made("bart"), text=tmp_path / "in.txt", target_text=tmp_path / "out.txt")
-    words = tokenizer()
-    reads = [[2, *words(text)["input_ids"][:-1]] for text in ("on the sea .", "the mat")]
-    assert batch.inputs["decoder_input_ids"].tolist() == [reads[0], reads[1] + [0] * 2]
-    assert batch.inputs["decoder_attention_mask"].tolist() == [[1] * 6, [1] * 4 + [0] * 2]
-    assert batch.special["decoder"].tolist() == [[True, True] + [False] * 4, [True, True] + [False] * 4]
-    assert found.about["decoder"] == "target texts"
-
-
-def test_a_decoder_reads_what_the_model_writes(made: Made) -> None:
-    model: Any = hf.BartForConditionalGeneration.from_pretrained(made("bart"), attn_implementation="eager").eval()
-    words = tokenizer()
-    (batch,) = of_model(model, Given(texts=TEXTS, tokenizer=words), target_length=6)
-    for row, number in enumerate(batch.numbers or ()):
-        ids = torch.tensor([words(TEXTS[number])["input_ids"]])
-        read = _greedy(model, {"input_ids": ids}, 6)
-        mask = batch.inputs["decoder_attention_mask"][row].bool()
-        assert batch.inputs["decoder_input_ids"][row][mask].tolist() == read
-    report = headprobe.scan(model, texts=TEXTS, tokenizer=words, target_length=6, **FEW)
-    assert "the decoder read texts generated greedily by the model" in report.notes
-    assert report.provenance.corpus["decoder"] == "texts generated greedily by the model"
-    same(report, headprobe.scan(model, texts=TEXTS, tokenizer=words, target_length=6, batch_size=1, **FEW))
-
-
-def _greedy(model: Any, inputs: dict[str, Any], length: int) -> list[int]:
-    """What the decoder reads while it writes the likeliest token, one after another, without a cache."""
-    read = [model.config.decoder_start_token_id]
-    with torch.inference_mode():
-        for _ in range(length):
-            out = model(**inputs, decoder_input_ids=torch.tensor([read]), use_cache=False)
-            token = int(out.logits[0, -1].argmax())
-            if token == model.config.eos_token_id:
-                return read
-            read.append(token)
-    return read[:-1]
-
-
-def test_whisper_reads_what_it_writes_or_targets_or_its_start(made: Made, tmp_path: Path) -> None:
-    path = recording(tmp_path / "a.wav", 0.5)
-    model: Any = hf.WhisperForConditionalGeneration.from_pretrained(made("whisper"), attn_implementation="eager")
-    extractor = hf.WhisperFeatureExtractor.from_pretrained(made("whisper"))
-    (batch,) = of_model(model, Given(processor=extractor), audio=path, target_length=5)
-    features = batch.inputs["input_features"]
-    assert batch.inputs["decoder_input_ids"][0].tolist() == _greedy(model, {"input_features": features}, 5)
-    (tmp_path / "out.txt").write_text("a cat\n")
-    _, (batch,) = fed(made("whisper"), audio=path, target_text=tmp_path / "out.txt")
-    assert batch.inputs["decoder_input_ids"][0].tolist() == [2, *tokenizer()("a cat")["input_ids"][:-1]]
-    (batch,) = of_model(hf.WhisperModel.from_pretrained(made("whisper")), Given(processor=extractor), audio=path)
-    assert batch.inputs["decoder_input_ids"].tolist() == [[2]]
 
 
 def test_texts_alone_are_enough_where_images_stand_in_the_text(made: Made) -> None:
