@@ -27,7 +27,10 @@ NO_ATTENTION = (
     (re.compile(r"indexer", re.IGNORECASE), "choices of keys"),
 )
 # The same, but of such a class only a softmax over another axis than the last.
-NO_KEYS = ((re.compile(r"^convbert", re.IGNORECASE), "convolutions"),)
+NO_KEYS = (
+    (re.compile(r"^convbert", re.IGNORECASE), "convolutions"),
+    (re.compile(r"^groupvitassign", re.IGNORECASE), "choices of a group"),
+)
 # The same, but of such a class only a softmax outside the interface: heads of one position, computed and not used.
 UNUSED = ((re.compile(r"^sam2\w*multiscaleattention$", re.IGNORECASE), "heads"),)
 # Attention over positions by a module that doesn't call itself attention, heads folded or one.

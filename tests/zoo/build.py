@@ -5,6 +5,7 @@ import inspect
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -14,6 +15,9 @@ from tests.zoo.shrink import NARROW, WIDE, Shrinker
 
 TYPES: tuple[str, ...] = tuple(CONFIG_MAPPING.keys())
 MOST_WEIGHTS = {NARROW: 150_000_000, WIDE: 60_000_000}
+
+STD = 0.2  # of random weights
+SMALLER = {"d_fine": 0.1, "deimv2": 0.1}  # where that many convolutions come before attention that values overflow
 
 
 class NotBuiltError(Exception):
@@ -25,22 +29,22 @@ def config_of(model_type: str, level: int = NARROW) -> PreTrainedConfig:
     return Shrinker(level).shrink(CONFIG_MAPPING[model_type]())
 
 
-def build(model_type: str, level: int = NARROW) -> PreTrainedModel:
-    """A model with peaked attention, in eval mode, the same at every call."""
+def build(model_type: str, level: int = NARROW, name: str | None = None) -> PreTrainedModel:
+    """A model with peaked attention, in eval mode, the same at every call; of the class `name` if given."""
     config = config_of(model_type, level)
-    kind = model_class(model_type, config)
+    kind = getattr(transformers, name) if name else model_class(model_type, config)
     with torch.device("meta"):
         weights = sum(p.numel() for p in kind._from_config(config, attn_implementation="eager").parameters())
     if weights > MOST_WEIGHTS[level]:
         raise NotBuiltError(f"{weights / 1e6:.0f} million weights")
     torch.manual_seed(0)
     model: PreTrainedModel = kind._from_config(config, attn_implementation="eager", dtype=torch.float32)
-    redraw(model)
+    redraw(model, SMALLER.get(model_type, STD))
     model.eval()
     return model
 
 
-def redraw(model: nn.Module, std: float = 0.2) -> None:
+def redraw(model: nn.Module, std: float = STD) -> None:
     """Weights large enough for attention to be peaked; norms as they are."""
     torch.manual_seed(1)
     for name, weight in model.named_parameters():
@@ -53,8 +57,6 @@ def redraw(model: nn.Module, std: float = 0.2) -> None:
 
 def model_class(model_type: str, config: PreTrainedConfig) -> Any:
     """The class that AutoModel builds, or the most basic one in the type's own module."""
-    import transformers
-
     if model_type in MODEL_MAPPING_NAMES:
         names = MODEL_MAPPING_NAMES[model_type]
         return getattr(transformers, names if isinstance(names, str) else names[0])

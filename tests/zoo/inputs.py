@@ -19,7 +19,7 @@ from tests.zoo.special import SPECIAL
 Values = dict[str, Any]
 LENGTH, SHORT, DECODED = 13, 9, 7  # tokens of the first and of the second text; of what a decoder is given
 COUNTS = re.compile(r"tokens\D{0,12}(\d+)\D+?features?\D{0,12}(\d+)", re.DOTALL)
-CROSS = re.compile("(?i)cross_?att|encoder_attn|EncDec")
+CROSS = re.compile("(?i)cross_?att|encoder_attn|EncDec|encoder_decoder_att")
 TRIES = 110
 
 

@@ -129,7 +129,10 @@ FITTING: Table = {
     "superpoint": {"keypoint_decoder_dim": 65},
     "seggpt": {"image_size": [64, 32], "patch_size": 8, "pretrain_image_size": 32},
     "decision_transformer": {"n_embd": 32, "max_ep_len": 64},
-    "sam2_hiera_det_model": {"hidden_size": 96, "global_attention_blocks": [4, 6]},
+    "sam2_hiera_det_model": {"hidden_size": 96, "global_attention_blocks": [4, 6], "image_size": [256, 256]},
+    "sam2_vision_model": {"backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]]},
+    "sam2_prompt_encoder": {"image_size": 256},
+    "yolos": {"image_size": [64, 96]},
     "perceiver": {"d_latents": 32, "d_model": 32, "num_latents": 8, "image_size": 56},
 }
 

@@ -77,6 +77,13 @@ def _channels(facts: Facts) -> list[Values]:
     return [{"input_ids": codes, "encoder_hidden_states": torch.randn(BATCH, 11, 32)}]
 
 
+def _clips(facts: Facts) -> list[Values]:
+    """Texts, and videos of as many frames as the model has places for."""
+    ids, frames = _ids(13), facts.picture("num_frames", 2)
+    clips = torch.stack([_image(facts) for _ in range(frames)], 1)
+    return [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": clips}]
+
+
 def _pairs(facts: Facts) -> list[Values]:
     return [{"pixel_values": torch.randn(BATCH, 2, 3, 64, 64)}]
 
@@ -117,6 +124,7 @@ SPECIAL: dict[str, Callable[[Facts], list[Values]]] = {
     "oneformer": _task,
     "instructblip": _questions,
     "instructblipvideo": _questions,
+    "xclip": _clips,
     "dia": _channels,
     "dia_decoder": _channels,
     "superglue": _pairs,

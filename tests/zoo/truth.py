@@ -60,6 +60,7 @@ EXCLUDED: tuple[tuple[str, str], ...] = (
 )
 OTHER_AXIS: tuple[tuple[str, str], ...] = (
     (r"ConvBertSelfAttention$", "weights of a convolution's kernel"),
+    (r"GroupViTAssignAttention$", "choice of a group for each token"),
     (r"(?i)compressor", "weights per channel with which keys are pooled"),
 )
 
