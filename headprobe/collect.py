@@ -17,6 +17,7 @@ from headprobe.metrics.totals import PerSequence
 from headprobe.tile import AttentionTile, Kind, Site, pooled
 
 Totals = dict[str, Any]
+Job = tuple[list[Metric], AttentionTile]
 COPIES = 6  # of a block's Gram or rows that a pairwise metric holds at once, at most
 PART = 2**20  # probabilities that a worker takes at a time
 
@@ -80,7 +81,7 @@ class Collector:
         self.sequences[site].update(tile.sequences)
         count = tile.query_mask.sum()
         self.queries[site] = self.queries[site] + count if site in self.queries else count
-        for seen in self._workers.map(self._observed, self._parts(tile)):
+        for seen in self._workers.map(_observed, self._jobs(tile)):
             _add(self.totals[site], seen)
         self._observe_uniform(tile)
         if self._pool_bytes:
@@ -115,17 +116,26 @@ class Collector:
 
     # --- its parts ----------------------------------------------------------------------------------------------
 
-    def _observed(self, tile: AttentionTile) -> Totals:
-        return {metric.name: metric.observe(tile) for metric in self.metrics}
+    def _jobs(self, tile: AttentionTile) -> list[Job]:
+        """The tile in parts, each with the metrics that observe it.
 
-    def _parts(self, tile: AttentionTile) -> list[AttentionTile]:
-        """The tile by sequences: some for every worker, and not so many that copies of them need much memory."""
-        batch = len(tile.probs)
-        if tile.probs.device.type != "cpu" or batch == 1:
-            return [tile]
-        size = max(1, PART * batch // max(1, tile.probs.numel()))
-        size = min(size, -(-batch // self._workers.count))
-        return [tile.select(first, first + size) for first in range(0, batch, size)]
+        By sequences: some for every worker, and not so many that copies of them need much memory. A long sequence
+        goes in rows, but for the metrics that want all of its rows at once.
+        """
+        if tile.probs.device.type != "cpu":
+            return [(self.metrics, tile)]
+        batch, _, rows, _ = tile.probs.shape
+        sequences = max(1, PART * batch // max(1, tile.probs.numel()))
+        sequences = min(sequences, -(-batch // self._workers.count))
+        parts = [tile.select(first, first + sequences) for first in range(0, batch, sequences)]
+        if tile.probs.numel() <= PART * batch:
+            return [(self.metrics, part) for part in parts]
+        step = max(1, PART * batch * rows // tile.probs.numel())
+        by_rows = [metric for metric in self.metrics if metric.shape == "rows"]
+        whole = [metric for metric in self.metrics if metric.shape == "sequence"]
+        cuts = [part.cut(first, min(first + step, rows)) for part in parts for first in range(0, rows, step)]
+        jobs = [*((whole, part) for part in parts), *((by_rows, cut) for cut in cuts)]
+        return [job for job in jobs if job[0]]
 
     def _annotated(self, tile: AttentionTile) -> AttentionTile:
         """The tile with its sequences' numbers in the corpus and what is known of special tokens."""
@@ -189,13 +199,17 @@ class Collector:
         batch, heads, rows, keys = tile.probs.shape
         fits = self._pool_bytes // (COPIES * self._workers.count * batch * heads * max(heads, keys) * 8)
         step = max(1, min(rows, fits))
+        compared = [metric for metric in self.metrics if metric.pairwise]
         parts = [tile.cut(start, min(start + step, rows)) for start in range(0, rows, step)]
         for first in range(0, len(parts), self._workers.count):  # a total of all pairs is large: few at a time
-            for seen in self._workers.map(self._compared, parts[first : first + self._workers.count]):
+            few = parts[first : first + self._workers.count]
+            for seen in self._workers.map(_observed, [(compared, part) for part in few]):
                 _add(pool.totals, seen)
 
-    def _compared(self, tile: AttentionTile) -> Totals:
-        return {metric.name: metric.observe(tile) for metric in self.metrics if metric.pairwise}
+
+def _observed(job: Job) -> Totals:
+    metrics, tile = job
+    return {metric.name: metric.observe(tile) for metric in metrics}
 
 
 BASELINES = ("redundancy", "entropy", "position")  # whose value for uniform attention doesn't depend on other heads

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.fused import loops
 from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PairSums
 
@@ -24,7 +25,9 @@ class Bhattacharyya:
     source = "Bhattacharyya 1943; for heads: Bian et al. 2021"
 
     def observe(self, tile: AttentionTile) -> PairSums:
-        rows = tile.once(valid_rows)
+        rows, compiled = tile.once(valid_rows), tile.once(loops)
+        if compiled is not None:
+            return rows.pairs([compiled.bhattacharyya()])
         roots = rows.probs.sqrt()
         return rows.pairs([rows.by_sequence(roots @ roots.mT * rows.comparable[:, None, None])])
 

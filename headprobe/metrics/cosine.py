@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import head_gram, mean_of_pairs, valid_rows
+from headprobe.metrics.shared import head_overlaps, mean_of_pairs, valid_rows
 from headprobe.metrics.totals import PairSums
 
 if TYPE_CHECKING:
@@ -27,10 +27,8 @@ class Cosine:
     source = "Kovaleva et al. 2019, §4.3, taken query by query"
 
     def observe(self, tile: AttentionTile) -> PairSums:
-        rows, gram = tile.once(valid_rows), tile.once(head_gram)
-        inverse = gram.diagonal(dim1=-2, dim2=-1).rsqrt()  # a row's norm is at least 1/s > 0
-        cosine = gram * inverse[..., :, None] * inverse[..., None, :] * rows.comparable[:, None, None]
-        return rows.pairs([rows.by_sequence(cosine), rows.by_sequence(cosine.square())])
+        cosines, squares, _ = tile.once(head_overlaps)
+        return tile.once(valid_rows).pairs([cosines, squares])
 
     def compute(self, total: PairSums) -> Values:
         cosine, square = total.mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import head_values, row_entropy, valid_rows
+from headprobe.metrics.shared import head_values, row_stats, valid_rows
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Entropy:
     source = "Clark et al. 2019, §3.3; confidence: Voita et al. 2019, §4"
 
     def observe(self, tile: AttentionTile) -> PerSequence:
-        rows, entropy = tile.once(valid_rows), tile.once(row_entropy)
+        rows, stats = tile.once(valid_rows), tile.once(row_stats)
+        entropy = stats.entropy
         most = rows.size.clamp(min=2).to(entropy.dtype).log()
         every = rows.size >= 0
         return rows.means(
@@ -39,7 +40,7 @@ class Entropy:
                 (entropy, every),
                 (entropy / most[:, None], rows.comparable),
                 (entropy.exp(), every),
-                (rows.probs.amax(-1), every),
+                (stats.peak, every),
             ]
         )
 

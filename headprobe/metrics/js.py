@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import floored, mean_of_pairs, row_entropy, valid_rows
+from headprobe.metrics.fused import loops
+from headprobe.metrics.shared import floored, mean_of_pairs, row_stats, valid_rows
 from headprobe.metrics.totals import PairSums
 
 if TYPE_CHECKING:
@@ -71,9 +72,11 @@ def js_sums(tile: AttentionTile) -> PairSums:
 
     JS = ln 2 (|p| + |q|)/2 - Σ (p + q) ln(p + q) / 2 - (H(p) + H(q))/2, row by row.
     """
-    rows = tile.once(valid_rows)
+    rows, compiled = tile.once(valid_rows), tile.once(loops)
+    if compiled is not None:
+        return rows.pairs([compiled.jensen_shannon()])
     _, heads, keys = rows.probs.shape
-    known = math.log(2) * rows.probs.sum(-1) - tile.once(row_entropy)  # [row, head]
+    known = math.log(2) * rows.probs.sum(-1) - tile.once(row_stats).entropy  # [row, head]
     js = known[:, :, None] + known[:, None, :] - _mixtures(tile.once(floored), max(1, BLOCK // (heads * keys)))
     js = 0.5 * js * rows.comparable[:, None, None]
     js.diagonal(dim1=-2, dim2=-1).zero_()

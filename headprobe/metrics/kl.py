@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import TINY, Rows, mean_of_pairs, nonzeros, valid_rows
+from headprobe.metrics.fused import loops
+from headprobe.metrics.shared import TINY, Rows, mean_of_pairs, row_stats, valid_rows
 from headprobe.metrics.totals import PairSums
 
 if TYPE_CHECKING:
@@ -56,12 +57,16 @@ class KL:
     def observe(self, tile: AttentionTile) -> PairSums:
         import torch
 
-        rows = tile.once(valid_rows)
+        rows, compiled = tile.once(valid_rows), tile.once(loops)
+        if compiled is not None:
+            return rows.pairs(list(compiled.kullback_leibler(self.smoothing)))
         floor = rows.support * (self.smoothing / rows.size)[:, None] + TINY
         smooth = torch.add(floor[:, None], rows.probs, alpha=1 - self.smoothing)
         cross = smooth @ smooth.log().mT
         divergence = (cross.diagonal(dim1=-2, dim2=-1)[..., None] - cross) * rows.comparable[:, None, None]
-        return rows.pairs([rows.by_sequence(divergence), rows.by_sequence(_infinite(rows, tile.once(nonzeros)))])
+        return rows.pairs(
+            [rows.by_sequence(divergence), rows.by_sequence(_infinite(rows, tile.once(row_stats).nonzero))]
+        )
 
     def compute(self, total: PairSums) -> Values:
         divergence, infinite = total.mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import head_gram, valid_rows
+from headprobe.metrics.shared import head_overlaps, valid_rows
 from headprobe.metrics.totals import PerSequence
 
 if TYPE_CHECKING:
@@ -32,12 +32,9 @@ class Penalty:
     source = "Lin et al. 2017, eq. 8"
 
     def observe(self, tile: AttentionTile) -> PerSequence:
-        import torch
-
-        rows, gram = tile.once(valid_rows), tile.once(head_gram)
-        heads = gram.shape[-1]
-        distance = gram - torch.eye(heads, dtype=gram.dtype, device=gram.device)
-        return rows.means([(distance.square_().sum(-1), rows.size >= heads)])
+        rows = tile.once(valid_rows)
+        _, _, distance = tile.once(head_overlaps)
+        return rows.means([(distance, rows.size >= tile.probs.shape[1])])
 
     def compute(self, total: PerSequence) -> Values:
         shares = total.mean()[:, 0]

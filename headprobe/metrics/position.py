@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.fused import loops
 from headprobe.metrics.shared import Rows, head_values, valid_rows
 from headprobe.metrics.totals import PerSequence
 
@@ -87,7 +88,7 @@ class Position:
         columns += [(first_mass, first_known), (first_mass, first_known & later)]
         special, distance = tile.once(special_and_distance).unbind(-1)
         columns += [(special, every & (tile.special_keys is not None)), (distance, aligned), (distance, later)]
-        columns += [(rows.probs[..., -1], every & tile.site.sink)]
+        columns += [(_last(tile, rows), every & tile.site.sink)]
         return rows.means(columns)
 
     def compute(self, total: PerSequence) -> Values:
@@ -98,8 +99,8 @@ def _mass_at(tile: AttentionTile, rows: Rows, wanted: Tensor) -> tuple[Tensor, T
     """Mass [row, head] on the key at position `wanted` [row], and the rows [row] whose sequence has that key."""
     column = _columns_at(tile, rows, wanted)
     there = (tile.key_positions[rows.owner, column] == wanted) & tile.key_mask[rows.owner, column]
-    mass = rows.probs.gather(2, column[:, None, None].expand(-1, rows.probs.shape[1], 1))[..., 0]
-    return mass, there
+    sequence, row = rows.at.unbind(-1)
+    return tile.probs[sequence, :, row, column], there
 
 
 def _neighbour(tile: AttentionTile, rows: Rows, offset: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +108,14 @@ def _neighbour(tile: AttentionTile, rows: Rows, offset: int) -> tuple[Tensor, Te
     wanted = rows.position + offset
     mass, there = _mass_at(tile, rows, wanted)
     column = _columns_at(tile, rows, wanted)
-    return mass, there & rows.support.gather(1, column[:, None])[:, 0] & tile.aligned
+    sequence, row = rows.at.unbind(-1)
+    return mass, there & tile.support[sequence, row, column] & tile.aligned
+
+
+def _last(tile: AttentionTile, rows: Rows) -> Tensor:
+    """Mass [row, head] on the last key, where a learned sink stands."""
+    sequence, row = rows.at.unbind(-1)
+    return tile.probs[sequence, :, row, -1]
 
 
 def _columns_at(tile: AttentionTile, rows: Rows, wanted: Tensor) -> Tensor:
@@ -133,6 +141,9 @@ def special_and_distance(tile: AttentionTile) -> Tensor:
     """
     import torch
 
+    compiled = tile.once(loops)
+    if compiled is not None:
+        return compiled.places()
     rows = tile.once(valid_rows)
     dtype = rows.probs.dtype
     positions = tile.key_positions.to(dtype)[rows.owner]

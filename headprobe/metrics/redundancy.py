@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
+from headprobe.metrics.fused import gram_sums
 from headprobe.metrics.shared import head_values
 from headprobe.metrics.totals import PerSequence
 
@@ -127,23 +128,25 @@ class Redundancy:
 
 
 def _whole(tile: AttentionTile) -> PerSequence:
-    """From the Gram of all rows at once. Its diagonal is taken out before squaring, so that nothing cancels."""
-    uniform_cosines = _gram_sums(tile.uniform().rows).cosines if tile.structure is not None else None
+    """From the Gram of all rows at once."""
     rows = tile.query_mask.sum(-1).double()
-    if uniform_cosines is None:  # all rows of uniform attention are the same
-        uniform_cosines = (rows * (rows - 1))[:, None]
-    reached = tile.support.any(1).sum(-1)
-    return _columns(tile.sequences, _gram_sums(tile.rows, rows), uniform_cosines, rows, reached)
+    masked = tile.structure is not None  # else all rows of uniform attention are the same
+    uniform_cosines = _gram_sums(tile.uniform()).cosines if masked else (rows * (rows - 1))[:, None]
+    return _columns(tile.sequences, _gram_sums(tile), uniform_cosines, rows, tile.support.any(1).sum(-1))
 
 
-def _gram_sums(rows: Tensor, valid: Tensor | None = None) -> Sums:
+def _gram_sums(tile: AttentionTile) -> Sums:
+    sums = gram_sums(tile)
+    return Sums(*sums.unbind(-1)) if sums is not None else _gram_sums_at_once(tile)
+
+
+def _gram_sums_at_once(tile: AttentionTile) -> Sums:
+    """The Gram's diagonal is taken out before squaring, so that nothing cancels."""
     import torch
 
-    gram = rows @ rows.mT
+    gram = tile.rows @ tile.rows.mT
     x = gram.diagonal(dim1=-2, dim2=-1).clone()
-    diagonal = (1 - x.double()).square().sum(-1)
-    if valid is not None:  # rows of padding are zero: each has added one
-        diagonal = diagonal - (rows.shape[-2] - valid)[:, None]
+    diagonal = ((1 - x.double()).square() * tile.query_mask[:, None]).sum(-1)
     gram.diagonal(dim1=-2, dim2=-1).zero_()
     inverse = torch.where(x > 0, 1 / x, 0.0)
     plain, weighted = (gram.square_() @ torch.stack([torch.ones_like(x), inverse], -1)).double().unbind(-1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Values
+from headprobe.metrics.fused import loops
 from headprobe.metrics.totals import PairSums, PerSequence
 
 if TYPE_CHECKING:
@@ -13,23 +15,43 @@ if TYPE_CHECKING:
 
     from headprobe.tile import AttentionTile
 
-TINY = 1e-38  # added before a logarithm: below any probability that matters, above float32's zero
+TINY = 1e-37  # added before a logarithm: below any probability that matters, above float32's denormals
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The tile's valid query rows, the heads of one query side by side.
+    """The tile's valid query rows.
 
-    `probs` [row, head, key]; `support` [row, key] bool; `size` [row], the number of visible keys; `position` [row],
-    the query's position; `owner` [row], the index of its sequence in the batch of `batch` sequences `numbers`.
+    `at` [row, 2] is where a row stands: sequence of the batch, row of the tile. `size` [row] is the number of visible
+    keys; `position` [row] the query's position; `numbers` are those of the batch's sequences. `probs` [row, head, key],
+    the heads of one query side by side, and `support` [row, key] are copies, made when they are first asked for.
     """
 
-    probs: Tensor
-    support: Tensor
+    tile: AttentionTile
+    at: Tensor
     size: Tensor
     position: Tensor
-    owner: Tensor
     numbers: tuple[int, ...]
+
+    @property
+    def owner(self) -> Tensor:
+        """[row]: the index of its sequence in the batch."""
+        return self.at[:, 0]
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """[row, head, key], contiguous."""
+        return self._valid(self.tile.probs.transpose(1, 2))
+
+    @cached_property
+    def support(self) -> Tensor:
+        """[row, key] bool: the keys that a row may see."""
+        return self._valid(self.tile.support)
+
+    def _valid(self, values: Tensor) -> Tensor:
+        if len(self.at) == values.shape[0] * values.shape[1]:
+            return values.flatten(0, 1)  # which is four times as fast
+        return values[self.at[:, 0], self.at[:, 1]]
 
     @property
     def comparable(self) -> Tensor:
@@ -66,25 +88,38 @@ class Rows:
 
 
 def valid_rows(tile: AttentionTile) -> Rows:
-    """The rows that count, copied into the order in which heads are compared."""
-    import torch
+    """The rows that count."""
+    at = tile.query_mask.nonzero()
+    index = at.unbind(-1)
+    return Rows(tile, at, tile.support_size[index], tile.query_positions[index], tile.sequences)
 
-    batch, queries = tile.query_mask.shape
-    owner = torch.arange(batch, device=tile.probs.device)[:, None].expand(batch, queries)
-    mask = tile.query_mask
-    padded = not bool(mask.all())
 
-    def valid(values: Tensor) -> Tensor:
-        return values[mask] if padded else values.flatten(0, 1)  # which is four times as fast
+@dataclass(frozen=True, eq=False)
+class RowStats:
+    """Of each row and head, [row, head]: what its keys say one by one.
 
-    return Rows(
-        probs=valid(tile.probs.transpose(1, 2)),
-        support=valid(tile.support),
-        size=valid(tile.support_size),
-        position=valid(tile.query_positions),
-        owner=valid(owner),
-        numbers=tile.sequences,
-    )
+    `entropy` H = -Σ p ln p in nats, with 0 ln 0 = 0; `peak` the largest weight; `total` the sum; `leak` the mass on
+    keys outside the support; `nonzero` how many keys of the support have any mass.
+    """
+
+    entropy: Tensor
+    peak: Tensor
+    total: Tensor
+    leak: Tensor
+    nonzero: Tensor
+
+
+def row_stats(tile: AttentionTile) -> RowStats:
+    """The statistics of a tile's rows."""
+    compiled = tile.once(loops)
+    if compiled is not None:
+        return RowStats(*compiled.stats.unbind(-1))
+    rows = tile.once(valid_rows)
+    probs, hidden = rows.probs, ~rows.support
+    leak = (probs * hidden[:, None]).sum(-1) if bool(hidden.any()) else probs.new_zeros(probs.shape[:2])
+    nonzero = ((probs > 0) & rows.support[:, None]).sum(-1)
+    floor = tile.once(floored)
+    return RowStats(-floor.log().mul_(floor).sum(-1), probs.amax(-1), probs.sum(-1), leak, nonzero)
 
 
 def floored(tile: AttentionTile) -> Tensor:
@@ -92,21 +127,23 @@ def floored(tile: AttentionTile) -> Tensor:
     return tile.once(valid_rows).probs + TINY
 
 
-def row_entropy(tile: AttentionTile) -> Tensor:
-    """[row, head]: H = -sum of p ln p, in nats, with 0 ln 0 = 0."""
-    probs = tile.once(floored)
-    return -probs.log().mul_(probs).sum(-1)
+def head_overlaps(tile: AttentionTile) -> tuple[Tensor, Tensor, Tensor]:
+    """From G [row, head, head], the dot products of the heads' rows of a query.
 
+    Sums over comparable rows of the cosines and of their squares, [sequence, head, head] each, and the distance
+    [row, head] from orthonormal rows: Σ over heads of (G - I)².
+    """
+    import torch
 
-def nonzeros(tile: AttentionTile) -> Tensor:
-    """[row, head]: how many keys of a row have any mass."""
-    return tile.once(valid_rows).probs.sign().sum(-1)
-
-
-def head_gram(tile: AttentionTile) -> Tensor:
-    """[row, head, head]: dot products of the heads' rows of the same query."""
-    probs = tile.once(valid_rows).probs
-    return probs @ probs.mT
+    compiled = tile.once(loops)
+    if compiled is not None:
+        return compiled.overlaps()
+    rows = tile.once(valid_rows)
+    gram = rows.probs @ rows.probs.mT
+    inverse = gram.diagonal(dim1=-2, dim2=-1).rsqrt()  # a row's norm is at least 1/s > 0
+    cosine = gram * inverse[..., :, None] * inverse[..., None, :] * rows.comparable[:, None, None]
+    distance = gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return rows.by_sequence(cosine), rows.by_sequence(cosine.square()), distance.square().sum(-1)
 
 
 def head_values(columns: tuple[Column, ...], total: PerSequence) -> Values:

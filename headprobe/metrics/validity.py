@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.shared import nonzeros, valid_rows
+from headprobe.metrics.shared import row_stats, valid_rows
 from headprobe.metrics.totals import Worst
 
 if TYPE_CHECKING:
@@ -46,13 +46,9 @@ class Validity:
     def observe(self, tile: AttentionTile) -> ValidityTotal:
         import torch
 
-        rows = tile.once(valid_rows)
-        probs = rows.probs
-        hidden = ~rows.support
-        off = (probs.sum(-1) - 1).abs()
-        leak = (probs @ hidden.to(probs.dtype)[..., None])[..., 0] if bool(hidden.any()) else off * 0
-        outside = ((probs > 0) & hidden[:, None]).sum((0, 2)) if bool(leak.any()) else 0
-        nonzero = tile.once(nonzeros).sum(0, dtype=torch.float64) - outside
+        rows, stats = tile.once(valid_rows), tile.once(row_stats)
+        off, leak = (stats.total - 1).abs(), stats.leak
+        nonzero = stats.nonzero.sum(0, dtype=torch.float64)
         entries = rows.size.sum().expand_as(nonzero).double()
         worst = torch.stack([torch.cat([x, x.new_zeros(1, x.shape[1])]).amax(0) for x in (off, leak)], -1)
         return ValidityTotal(Worst(worst.double()), torch.stack([entries - nonzero, entries], -1))

@@ -1,0 +1,332 @@
+"""Compiled loops over a tile's rows: all heads of a query are read once and compared while they lie in a core's cache.
+
+Torch goes over the probabilities once for every operation, and its logarithms cost two to seven times as much as the
+one here. What these loops compute is defined by the torch code of the metrics, which stays as reference and fallback.
+They take numpy views, release the interpreter's lock, and sum a row in float32 and rows in float64. A NaN stays a NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numba import float32, int32, njit
+from numpy.typing import NDArray
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+Array = NDArray[Any]
+
+TINY = float32(1e-37)  # added before a logarithm: below any probability that matters, above float32's denormals
+BLOCK = 256  # keys at a time: the rows of some dozen heads and their logarithms then stay in the first cache
+OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "nogil": True, "error_model": "numpy"}
+
+
+class Rows(NamedTuple):
+    """A tile's rows as the loops read them.
+
+    `probs` is flat: row t of head h of sequence b starts at b, h, t times `strides`. `seen`, likewise by b and t, is
+    True at visible keys. `rows` [row, (b, t)] are the valid ones and `spans` [row, (first, last)] bound the keys that
+    matter: the visible ones, or all where mass lies outside.
+    """
+
+    probs: Array
+    strides: tuple[int, int, int]
+    seen: Array
+    seen_strides: tuple[int, int]
+    rows: Array
+    spans: Array
+    heads: int
+    keys: int
+
+
+def compiled(function: Loop) -> Loop:
+    """The loop as machine code, kept on disk where there is a place to keep it."""
+    try:
+        loop: Loop = njit(cache=True, **OPTIONS)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        loop = njit(**OPTIONS)(function)
+    return loop
+
+
+def inlined(function: Loop) -> Loop:
+    """A function of the loops' own."""
+    made: Loop = njit(inline="always", **OPTIONS)(function)
+    return made
+
+
+@inlined
+def log(x: Any) -> Any:
+    """ln x of a positive normal float32, within 1 ulp or so: no branch and no table, so that loops of it vectorise.
+
+    The exponent comes from the bits; the mantissa in [2/3, 4/3) goes through N. Juffa's polynomial for log1p.
+    """
+    bits = np.float32(x).view(np.int32)
+    exponent = (bits - int32(0x3F2AAAAB)) >> int32(23)
+    f = np.int32(bits - (exponent << int32(23))).view(np.float32) - float32(1.0)
+    r = float32(-0.130310059) * f + float32(0.140869141)
+    r = r * f + float32(-0.121483095)
+    r = r * f + float32(0.139814854)
+    r = r * f + float32(-0.166846126)
+    r = r * f + float32(0.200120345)
+    r = r * f + float32(-0.249996200)
+    r = r * f + float32(0.333331972)
+    r = r * f + float32(-0.5)
+    return float32(exponent) * float32(0.693147182) + (r * f * f + f)
+
+
+@inlined
+def start(tile: Any, r: Any, head: Any) -> Any:
+    """Where row r of a head begins."""
+    return tile.rows[r, 0] * tile.strides[0] + head * tile.strides[1] + tile.rows[r, 1] * tile.strides[2]
+
+
+@compiled
+def span(tile: Rows, r: int, visible: Array) -> tuple[int, int]:
+    """Fills `visible` [key] with 1 at the keys that row r may see; returns the first, and the one after the last.
+
+    All keys count where any head has mass outside: nothing that a model does may go missing.
+    """
+    first = tile.rows[r, 0] * tile.seen_strides[0] + tile.rows[r, 1] * tile.seen_strides[1]
+    low, high = tile.keys, 0
+    for k in range(tile.keys):
+        visible[k] = tile.seen[first + k]
+        if visible[k] > 0:
+            low = min(low, k)
+            high = k + 1
+    low = min(low, high)
+    for h in range(tile.heads):
+        o = start(tile, r, h)
+        mass = float32(0)
+        for p in tile.probs[o : o + low]:
+            mass += p
+        for p in tile.probs[o + high : o + tile.keys]:
+            mass += p
+        if mass != 0:
+            return 0, tile.keys
+    return low, high
+
+
+@compiled
+def row_stats(tile: Rows, stats: Array) -> None:
+    """Fills `stats` [row, head, (entropy, peak, total, leak, nonzero)] and the tile's spans."""
+    visible = np.empty(tile.keys, np.float32)
+    for r in range(len(tile.rows)):
+        low, high = span(tile, r, visible)
+        tile.spans[r, 0], tile.spans[r, 1] = low, high
+        weight = visible[low:high]
+        for h in range(tile.heads):
+            o = start(tile, r, h)
+            row = tile.probs[o + low : o + high]
+            entropy, total, leak, nonzero, peak = float32(0), float32(0), float32(0), float32(0), int32(0)
+            for k in range(high - low):
+                p = row[k]
+                total += p
+                entropy -= p * log(p + TINY)
+                leak += p * (float32(1) - weight[k])
+                nonzero += float32(1) if p * weight[k] > 0 else float32(0)
+                # floats that are not negative are ordered as their bits are, and only integers' maximum vectorises
+                peak = max(peak, np.float32(p).view(np.int32))
+            stats[r, h, 0] = entropy
+            stats[r, h, 1] = np.int32(peak).view(np.float32)
+            stats[r, h, 2] = total
+            stats[r, h, 3] = leak
+            stats[r, h, 4] = nonzero
+
+
+@compiled
+def places(tile: Rows, positions: Array, at: Array, special: Array, sums: Array) -> None:
+    """Fills `sums` [row, head, (special, distance)]: mass on keys that `special` [b, key] marks, and Σ p |at - key's|.
+
+    `positions` [b, key] are the keys', below zero for a key that stands nowhere; `at` [row] the queries'.
+    """
+    apart = np.empty(tile.keys, np.float32)
+    for r in range(len(tile.rows)):
+        where, marked = positions[tile.rows[r, 0]], special[tile.rows[r, 0]]
+        for k in range(tile.keys):
+            apart[k] = abs(at[r] - where[k]) if where[k] >= 0 else float32(0)
+        for h in range(tile.heads):
+            o = start(tile, r, h)
+            row = tile.probs[o : o + tile.keys]
+            mass, distance = float32(0), float32(0)
+            for k in range(tile.keys):
+                mass += row[k] * marked[k]
+                distance += row[k] * apart[k]
+            sums[r, h, 0] = mass
+            sums[r, h, 1] = distance
+
+
+@compiled
+def jensen_shannon(tile: Rows, sums: Array) -> None:
+    """Adds to `sums` [b, head, head] above the diagonal, key by key: p ln p + q ln q - (p + q) ln((p + q) / 2).
+
+    Taken together term by term, so that what two like heads have in common cancels before it is summed.
+    """
+    probs, terms = np.empty((tile.heads, BLOCK), np.float32), np.empty((tile.heads, BLOCK), np.float32)
+    for r in range(len(tile.rows)):
+        into = sums[tile.rows[r, 0]]
+        for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
+            n = min(BLOCK, tile.spans[r, 1] - first)
+            for h in range(tile.heads):
+                o = start(tile, r, h) + first
+                row = tile.probs[o : o + n]
+                for k in range(n):
+                    probs[h, k] = row[k]
+                    terms[h, k] = row[k] * log(row[k] + TINY)
+            for g in range(tile.heads):
+                for h in range(g + 1, tile.heads):
+                    total = float32(0)
+                    for k in range(n):
+                        mixed = probs[g, k] + probs[h, k]
+                        total += terms[g, k] + terms[h, k] - mixed * log(float32(0.5) * mixed + TINY)
+                    into[g, h] += total
+
+
+@compiled
+def kullback_leibler(tile: Rows, sizes: Array, smoothing: float, sums: Array) -> None:
+    """Adds to `sums` [b, head, head] KL(row ‖ column) of rows smoothed over their `sizes` [row] visible keys."""
+    rows, logs = np.empty((tile.heads, BLOCK), np.float32), np.empty((tile.heads, BLOCK), np.float32)
+    kept = float32(1 - smoothing)
+    for r in range(len(tile.rows)):
+        b, t = tile.rows[r]
+        into = sums[b]
+        added = float32(smoothing / sizes[r])
+        for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
+            n = min(BLOCK, tile.spans[r, 1] - first)
+            s = b * tile.seen_strides[0] + t * tile.seen_strides[1] + first
+            seen = tile.seen[s : s + n]
+            for h in range(tile.heads):
+                o = start(tile, r, h) + first
+                row = tile.probs[o : o + n]
+                for k in range(n):
+                    smooth = row[k] * kept + added * float32(seen[k]) + TINY
+                    rows[h, k] = smooth
+                    logs[h, k] = log(smooth)
+            for g in range(tile.heads):
+                for h in range(g + 1, tile.heads):
+                    forth, back = float32(0), float32(0)
+                    for k in range(n):
+                        apart = logs[g, k] - logs[h, k]
+                        forth += rows[g, k] * apart
+                        back -= rows[h, k] * apart
+                    into[g, h] += forth
+                    into[h, g] += back
+
+
+@compiled
+def infinite(tile: Rows, counts: Array) -> None:
+    """Adds 1 to `counts` [b, head, head] where the unsmoothed KL(row ‖ column) of a row is infinite.
+
+    That is where one head has mass on a visible key on which the other has none.
+    """
+    for r in range(len(tile.rows)):
+        b, low, high = tile.rows[r, 0], tile.spans[r, 0], tile.spans[r, 1]
+        s = b * tile.seen_strides[0] + tile.rows[r, 1] * tile.seen_strides[1]
+        seen = tile.seen[s + low : s + high]
+        for g in range(tile.heads):
+            p = tile.probs[start(tile, r, g) + low : start(tile, r, g) + high]
+            for h in range(tile.heads):
+                q = tile.probs[start(tile, r, h) + low : start(tile, r, h) + high]
+                found = float32(0)
+                for k in range(high - low):
+                    found += float32(seen[k]) if p[k] > 0 and q[k] <= 0 else float32(0)
+                counts[b, g, h] += found > 0
+
+
+@compiled
+def bhattacharyya(tile: Rows, sums: Array) -> None:
+    """Adds to `sums` [b, head, head] Σ √(pq), on and above the diagonal."""
+    roots = np.empty((tile.heads, BLOCK), np.float32)
+    for r in range(len(tile.rows)):
+        into = sums[tile.rows[r, 0]]
+        for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
+            n = min(BLOCK, tile.spans[r, 1] - first)
+            for h in range(tile.heads):
+                o = start(tile, r, h) + first
+                row = tile.probs[o : o + n]
+                for k in range(n):
+                    roots[h, k] = math.sqrt(row[k])
+            for g in range(tile.heads):
+                for h in range(g, tile.heads):
+                    total = float32(0)
+                    for k in range(n):
+                        total += roots[g, k] * roots[h, k]
+                    into[g, h] += total
+
+
+@compiled
+def head_gram(tile: Rows, r: int, rows: Array, gram: Array) -> None:
+    """Fills `gram` [head, head] with the heads' dot products at row r. `rows` [head, BLOCK] is room to work in."""
+    gram[:] = 0
+    for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
+        n = min(BLOCK, tile.spans[r, 1] - first)
+        for h in range(tile.heads):
+            o = start(tile, r, h) + first
+            rows[h, :n] = tile.probs[o : o + n]
+        for g in range(tile.heads):
+            for h in range(g, tile.heads):
+                total = float32(0)
+                for k in range(n):
+                    total += rows[g, k] * rows[h, k]
+                gram[g, h] += total
+                gram[h, g] = gram[g, h]
+
+
+@compiled
+def overlaps(tile: Rows, compared: Array, cosines: Array, squares: Array, shares: Array) -> None:
+    """From the Gram G of the heads' rows of each query: `shares` [row, head] is the sum over heads of (G - I)².
+
+    Adds the cosines and their squares to `cosines` and `squares` [b, head, head], where `compared` [row] says so.
+    """
+    rows, gram = np.empty((tile.heads, BLOCK), np.float32), np.empty((tile.heads, tile.heads), np.float32)
+    for r in range(len(tile.rows)):
+        b = tile.rows[r, 0]
+        head_gram(tile, r, rows, gram)
+        for g in range(tile.heads):
+            for h in range(tile.heads):
+                distance = gram[g, h] - float32(g == h)
+                shares[r, g] += distance * distance
+                if compared[r]:
+                    cosine = gram[g, h] / math.sqrt(gram[g, g] * gram[h, h])
+                    cosines[b, g, h] += cosine
+                    squares[b, g, h] += cosine * cosine
+
+
+@compiled
+def gram_diagonal(gram: Array, valid: Array, inverses: Array, sums: Array) -> None:
+    """A block on the diagonal of each head's Gram: its entries off the diagonal, and its diagonal.
+
+    `gram` is [head, row, row], `valid` [row]. Fills `inverses` [head, row] with 1 / Gᵢᵢ, 0 for a row of zeros and -1
+    for one that does not count; adds to `sums` [head, (G², cos², (1 - Gᵢᵢ)²)].
+    """
+    for h in range(gram.shape[0]):
+        for i in range(gram.shape[1]):
+            x = gram[h, i, i]
+            inverses[h, i] = (float32(1) / x if x > 0 else float32(0)) if valid[i] else float32(-1)
+            if valid[i]:
+                sums[h, 2] += (1.0 - float(x)) ** 2
+        for i in range(gram.shape[1]):
+            add_row(gram[h, i, i + 1 :], inverses[h, i], inverses[h, i + 1 :], sums[h])
+
+
+@compiled
+def gram_block(gram: Array, rows: Array, columns: Array, sums: Array) -> None:
+    """A block [head, row, column] above the diagonal: `rows` and `columns` are the inverses of its rows' Gᵢᵢ."""
+    for h in range(gram.shape[0]):
+        for i in range(gram.shape[1]):
+            add_row(gram[h, i], rows[h, i], columns[h], sums[h])
+
+
+@compiled
+def add_row(row: Array, inverse: float, inverses: Array, sums: Array) -> None:
+    """Adds a row's entries above the diagonal, twice, since G is symmetric."""
+    if inverse < 0:
+        return
+    square, weighted = float32(0), float32(0)
+    for j in range(len(row)):
+        entry = row[j] * row[j] if inverses[j] >= 0 else float32(0)
+        square += entry
+        weighted += entry * inverses[j]
+    sums[0] += 2 * square
+    sums[1] += 2 * weighted * inverse
