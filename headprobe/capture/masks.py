@@ -1,5 +1,6 @@
 """Which positions are padding: read from what the model was called with, else from what the call's own mask hides."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,20 @@ class Extent:
     rows: int
     queries: int
     keys: int
+
+
+def named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, also those that a wrapper takes together to pass them on."""
+    arguments: dict[str, Any] = {}
+    for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            arguments |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            arguments |= {f"{name}[{at}]": each for at, each in enumerate(value)}
+        else:
+            arguments[name] = value
+    return arguments
 
 
 class Inputs:

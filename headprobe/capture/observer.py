@@ -1,11 +1,11 @@
 """observing(): show every attention call of a model's forward passes to a function, tile by tile."""
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from headprobe.capture.calls import Call, Piece, pieces
@@ -13,8 +13,8 @@ from headprobe.capture.frames import Frame, Frames, anchor
 from headprobe.capture.fused import FusedCall
 from headprobe.capture.interface import AttentionFunction, listening, probabilities, run_tiled
 from headprobe.capture.layout import UNKNOWN, Layout, excluded, head_count, included, layout, refused
-from headprobe.capture.masks import Extent, Inputs
-from headprobe.capture.naming import key_value_heads, kind_of, tower, unhidden, visible, widest, without_filling
+from headprobe.capture.masks import Extent, Inputs, named
+from headprobe.capture.naming import key_value_heads, unhidden, visible, without_filling
 from headprobe.capture.sites import Run, Sites, part_of
 from headprobe.capture.softmax import SoftmaxTap
 from headprobe.capture.structures import Structures
@@ -64,6 +64,9 @@ class Observer:
         self._sites = Sites(model)
         self._paths = {module: path for path, module in model.named_modules()}
         self._signature = inspect.signature(model.forward)
+        configs = (each.config for each in model.modules() if hasattr(each, "config"))  # a wrapper may have none
+        self._decodes = bool(getattr(next(configs, None), "is_encoder_decoder", False))
+        self._thread = threading.get_ident()
         self._frames = Frames()
         self._inputs = Inputs({})
         self._structures = Structures()
@@ -92,12 +95,8 @@ class Observer:
         yield self.model.register_forward_hook(self._end)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.model.training:
-            raise UsageError("E-TRAINING", "the model is in training mode: dropout changes attention", "Call .eval().")
-        arguments = dict(self._signature.bind_partial(*args, **kwargs).arguments)
-        arguments.update(arguments.pop("kwargs", {}))
-        decodes = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
-        self._inputs = Inputs(arguments, decodes=decodes)
+        self._check_ready()
+        self._inputs = Inputs(named(self._signature, args, kwargs), decodes=self._decodes)
         self.receiving = False
         self._frames.clear()
         self._sites.begin()
@@ -133,11 +132,8 @@ class Observer:
         """The interface tap: run the call, whole where it fits the tile, and show what its softmax gave."""
         self._check_running(module)
         if self._sites.leave_out(self._paths[module], excluded(module, by_interface=True)):
-            self._inside_interface = True
-            try:
+            with self._inside():
                 return function(module, query, key, value, attention_mask, **options)
-            finally:
-                self._inside_interface = False
         batch, heads, queries = query.shape[:3]
         keys = key.shape[2]
         window = options.get("sliding_window")
@@ -154,13 +150,10 @@ class Observer:
         see = self._show(call)
         mask = attention_mask if attention_mask is None else attention_mask[..., :keys]
         rows = max(1, self.tile_bytes // (batch * heads * keys * 4))
-        self._inside_interface = True
-        try:
+        with self._inside():
             if rows < queries:
                 return run_tiled(function, module, query, (key, value, mask), options, rows, see), None
             output, probs = function(module, query, key, value, attention_mask, **options)
-        finally:
-            self._inside_interface = False
         see(0, probabilities(module, probs))
         return output, probs
 
@@ -173,12 +166,8 @@ class Observer:
         found = layout(tuple(scores.shape), dim, self._inputs.batch, head_count(near))
         reason = refused(frame.module)
         if frame.calls_itself_attention and (found is None or reason):
-            raise InputError(
-                "E-LAYOUT",
-                f"{frame.path} ({type(frame.module).__name__}) has a softmax of shape {list(scores.shape)},"
-                f" which is {reason or 'not [batch, head, query, key]'}",
-                "This architecture is not supported.",
-            )
+            which = reason or "not [batch, head, query, key]"
+            raise _unsupported("E-LAYOUT", frame, f"has a softmax of shape {list(scores.shape)}, which is {which}")
         if found is not None and (frame.calls_itself_attention or included(near, found)):
             self._see_softmax(frame, found, scores, probs)
         elif scores.dim() >= 3:
@@ -202,11 +191,9 @@ class Observer:
         if frame is None:
             return
         if "scaled_dot_product" not in operator.name():
-            raise InputError(
-                "E-CAPTURE",
-                f"{frame.path} ({type(frame.module).__name__}) computes attention in one call"
-                f" ({operator.name().removeprefix('aten::')}), which shows no probabilities",
-                "This architecture is not supported.",
+            name = operator.name().removeprefix("aten::")
+            raise _unsupported(
+                "E-CAPTURE", frame, f"computes attention in one call ({name}), which shows no probabilities"
             )
         with self.tap.paused():
             fused = FusedCall(operator, args, kwargs)
@@ -218,6 +205,24 @@ class Observer:
             batch, heads, _, keys = fused.shape
             for start, probs in fused.tiles(max(1, self.tile_bytes // (batch * heads * keys * 4))):
                 see(start, probs)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """The interface tap is at work: the softmaxes in it are its own."""
+        self._inside_interface = True
+        try:
+            yield
+        finally:
+            self._inside_interface = False
+
+    def _check_ready(self) -> None:
+        training = next((path or "the model" for module, path in self._paths.items() if module.training), None)
+        if training is not None:
+            raise UsageError(
+                "E-TRAINING", f"{training} is in training mode: dropout changes attention", "Call .eval()."
+            )
+        if threading.get_ident() != self._thread:  # where the softmax tap, which torch keeps by thread, sees nothing
+            raise UsageError("E-OBSERVED", "the model runs in another thread than the one that observes it")
 
     def _check_running(self, module: nn.Module) -> None:
         if self.receiving or self._frames.outermost is not self.model:
@@ -245,7 +250,7 @@ class Observer:
         if run is not None and run.repeats(call.source):
             return lambda start, probs: None
         if run is None:
-            run = layer.runs[call.path] = Run(self._site(call, frames[-1]), frames[-1])
+            run = layer.runs[call.path] = Run(self._sites.begun(call, frames[-1], self._inputs), frames[-1])
         first = run.covered
         run.covered += batch * queries
         run.seen += [] if call.source is None else [call.source]
@@ -257,27 +262,6 @@ class Observer:
                 self._deliver(run.site, call, piece, start, probs)
 
         return see
-
-    def _site(self, call: Call, frame: Frame) -> Site:
-        """The site of a call that begins one."""
-        site = self._sites.next(call.path)
-        batch, heads, queries, keys = call.shape
-        if site is None:
-            device = call.structure.device if call.structure is not None else torch.device("cpu")
-            kind = kind_of(
-                frame, call.structure, (batch, queries, keys), lambda: self._inputs.text_mask(queries, device)
-            )
-            index, layer = self._sites.number(call.path, kind)
-            window = call.window or widest(call.structure) or (keys if batch > self._inputs.batch else None)
-            site = Site(
-                index, call.path, kind, layer, heads, call.kv_heads, call.sink, tower=tower(call.path), window=window
-            )
-        if site.heads != heads:
-            raise InputError(
-                "E-CAPTURE", f"{call.path} had {site.heads} heads in one forward pass and {heads} in another"
-            )
-        self._sites.add(site)
-        return site
 
     def _deliver(self, site: Site, call: Call, piece: Piece, start: int, probs: Tensor) -> None:
         """Hand the receiver those of the call's rows from `start` on that are the piece's."""
@@ -295,3 +279,9 @@ class Observer:
                 validate(tile, probs.dtype)
             self.receive(tile)
             self.receiving = False
+
+
+def _unsupported(code: str, frame: Frame, what: str) -> InputError:
+    return InputError(
+        code, f"{frame.path} ({type(frame.module).__name__}) {what}", "This architecture is not supported."
+    )

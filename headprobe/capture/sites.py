@@ -3,13 +3,16 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
+from headprobe.capture.calls import Call
 from headprobe.capture.frames import Frame, is_attention
 from headprobe.capture.layout import EXPERTS
-from headprobe.capture.naming import Layers, attention_modules
+from headprobe.capture.masks import Inputs
+from headprobe.capture.naming import Layers, attention_modules, kind_of, tower, widest
 from headprobe.errors import InputError
-from headprobe.tile import Kind, Site
+from headprobe.tile import Site
 
 
 @dataclass
@@ -66,21 +69,35 @@ class Sites:
             self.left_out[path] = reason
         return reason is not None
 
-    def next(self, path: str) -> Site | None:
-        """The site of the module's next call, if an earlier pass has seen it."""
-        return self._known.get((path, self._calls[path]))
-
-    def number(self, path: str, kind: Kind) -> tuple[int, int]:
-        """The index of a new site and its layer."""
-        return len(self.found), self._layers.number(path, kind)
-
-    def add(self, site: Site) -> None:
-        """The module's next call is a site, known or new."""
-        key = site.path, self._calls[site.path]
-        self._calls[site.path] += 1
+    def begun(self, call: Call, frame: Frame, inputs: Inputs) -> Site:
+        """The site of a call that begins one: known from an earlier pass, or new."""
+        key = call.path, self._calls[call.path]
+        self._calls[call.path] += 1
         if key not in self._known:
-            self._known[key] = site
-            self.found.append(site)
+            self._known[key] = self._new(call, frame, inputs)
+            self.found.append(self._known[key])
+        site = self._known[key]
+        if site.heads != call.shape[1]:
+            raise InputError(
+                "E-CAPTURE", f"{call.path} had {site.heads} heads in one forward pass and {call.shape[1]} in another"
+            )
+        return site
+
+    def _new(self, call: Call, frame: Frame, inputs: Inputs) -> Site:
+        rows, heads, queries, keys = call.shape
+        device = call.structure.device if call.structure is not None else torch.device("cpu")
+        kind = kind_of(frame, call.structure, (rows, queries, keys), lambda: inputs.text_mask(queries, device))
+        return Site(
+            len(self.found),
+            call.path,
+            kind,
+            self._layers.number(call.path, kind),
+            heads,
+            call.kv_heads,
+            call.sink,
+            tower=tower(call.path),
+            window=call.window or widest(call.structure) or (keys if rows > inputs.batch else None),
+        )
 
     def without_softmax(self) -> list[str]:
         """Attention modules that ran and took no softmax: linear attention and its like, which has no such rows."""

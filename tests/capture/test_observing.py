@@ -219,12 +219,6 @@ def test_a_model_is_observed_once_at_a_time() -> None:
         pass
 
 
-def test_training_mode_is_refused() -> None:
-    model = build("bert").train()
-    with pytest.raises(UsageError, match="training mode"), observing(model, print):
-        model(**inputs("bert"))
-
-
 def test_attention_that_is_not_eager_is_refused() -> None:
     model = build("bert")
     model.set_attn_implementation("sdpa")

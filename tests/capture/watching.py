@@ -11,7 +11,7 @@ from headprobe.tile import AttentionTile, Site
 
 
 def watch(
-    model: nn.Module, tile_bytes: int = 2**28, **inputs: Any
+    model: nn.Module, tile_bytes: int = 2**28, /, **inputs: Any
 ) -> tuple[dict[Site, list[AttentionTile]], list[str]]:
     tiles: dict[Site, list[AttentionTile]] = {}
     with (
