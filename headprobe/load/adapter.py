@@ -1,6 +1,7 @@
 """Adapters (LoRA and its kin): told apart without torch, and merged into the weights of their base before a scan."""
 
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ UNMERGEABLE = {  # kinds that are no change of weights
     **dict.fromkeys(("PREFIX_TUNING", "CARTRIDGE"), "it puts learned keys before every layer's own"),
     "ADAPTION_PROMPT": "it adds attention to learned prompts",
     **dict.fromkeys(("XLORA", "POLY"), "it mixes several adapters anew for every text"),
+    "SHADOW": "it runs a second model beside the first, which it may fetch from anywhere",
 }
 
 
@@ -117,14 +119,20 @@ def merge(task: Any, adapter: Adapter, head: Any) -> None:
     holds went somewhere and everything it needs was there: peft would leave the rest as it was, with a warning.
     """
     from peft import PeftConfig, PeftModel
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+    if adapter.kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise InputError("E-ADAPTER", f"{adapter.folder} is a {adapter.kind} adapter, which the installed peft lacks")
     problem = f"the adapter in {adapter.folder} does not fit {adapter.base}"
     config = PeftConfig.from_pretrained(str(adapter.folder))
     config.inference_mode = True
     target, weights = _target(task, adapter), set(task.state_dict())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = PeftModel(target, config)
+        try:
+            model = PeftModel(target, config)
+        except re.error as fault:  # target_modules may be a pattern
+            raise InputError("E-ADAPTER", f"{adapter.folder / CONFIG} has a broken pattern: {fault}") from fault
         result: Any = model.load_adapter(
             str(adapter.folder), "default", torch_device="cpu", ignore_mismatched_sizes=True
         )
