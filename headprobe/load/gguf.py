@@ -1,5 +1,8 @@
 """GGUF: a model in one file, read by transformers and de-quantised. Needs no torch to be told apart."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,10 @@ NOTE = "the weights were read from GGUF: where they were quantised, attention is
 def gguf_path(path: Path, options: LoadOptions) -> Path | None:
     """The GGUF file that is asked for: the path itself, or the named file in it. None for other checkpoints."""
     name = options.gguf_file
-    if path.is_file() and path.suffix.lower() == ".gguf":
+    is_file = path.is_file() and path.suffix.lower() == ".gguf"
+    if options.base_model is not None and (is_file or name is not None):
+        raise UsageError("E-OPTION", "a GGUF file is no adapter, so --base-model has no use", "Leave it out.")
+    if is_file:
         if name is not None and name != path.name:
             raise UsageError("E-OPTION", f"--gguf-file {name} and {path} are two files", "Give one of them.")
         return path
@@ -43,6 +49,19 @@ def look_at_gguf(path: Path) -> Preflight:
             "Run: pip install 'headprobe[gguf]'",
         )
     return Preflight(path.parent, {}, (path,), frozenset(), is_gguf=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The reader's own progress bar, which no setting of transformers turns off, kept off the terminal."""
+    reader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+
+    bar = reader.tqdm
+    reader.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
 
 
 def arguments(looked: Preflight) -> dict[str, Any]:

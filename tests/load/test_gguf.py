@@ -42,7 +42,7 @@ def rotated(weight: Any, heads: int) -> Any:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
-    def make(*, packed: bool = False) -> tuple[Path, Any]:
+    def make(*, packed: bool = False, merges: tuple[str, ...] = ()) -> tuple[Path, Any]:
         gguf = pytest.importorskip("gguf")
         pytest.importorskip("accelerate")
         torch.manual_seed(0)
@@ -58,6 +58,12 @@ def made(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
         writer.add_layer_norm_rms_eps(1e-6)
         writer.add_rope_dimension_count(16)
         writer.add_vocab_size(96)
+        if merges:
+            writer.add_tokenizer_model("gpt2")
+            writer.add_token_list([f"{chr(33 + number % 94)}{'' if number < 94 else 'x'}" for number in range(96)])
+            writer.add_token_types([1] * 96)
+            writer.add_token_merges(list(merges))
+            writer.add_eos_token_id(3)
         for name, parameter in model.named_parameters():
             weight = parameter.detach().numpy()
             heads = 4 if "q_proj" in name else 2 if "k_proj" in name else 0
@@ -95,6 +101,30 @@ def test_a_gguf_file_is_read(packed: bool, direct: bool, made: Callable[..., tup
         attentions = found.model(ids, output_attentions=True).attentions
     for mine, theirs in zip(attentions, expected, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-2 if packed else 1e-6)
+
+
+A_FEW = ("--limit", 2, "--metrics", "rcos", "--format", "csv")
+
+
+def test_the_tokenizer_in_the_file_is_used_and_nothing_else_is_printed(
+    run: Run, made: Callable[..., tuple[Path, Any]]
+) -> None:
+    path, _ = made(merges=("! x",))
+    found = run("scan", path, *A_FEW)
+    assert (found.code, found.err, found.out.count("\n")) == (0, "", 1 + 2 * 4)
+
+
+def test_a_tokenizer_in_the_file_that_is_broken_is_one_line(run: Run, made: Callable[..., tuple[Path, Any]]) -> None:
+    path, _ = made(merges=("a b",))  # whose sum is no token
+    found = run("scan", path, *A_FEW)
+    assert (found.code, found.out, len(found.err.splitlines())) == (3, "", 1)
+    assert "holds no tokenizer that can be read" in found.err
+
+
+def test_a_gguf_file_takes_no_base(made: Callable[..., tuple[Path, Any]]) -> None:
+    path, _ = made()
+    refused(path, "E-OPTION", "no adapter", code=2, base_model="gpt2")
+    refused(path.parent, "E-OPTION", "no adapter", code=2, base_model="gpt2", gguf_file=path.name)
 
 
 def refused(path: Path, error: str, says: str, code: int = 3, **options: Any) -> None:
