@@ -19,7 +19,7 @@ def first_look(path: Path, options: LoadOptions) -> None:
     if gguf_path(path, options) is not None:
         _look(path, options)
         return
-    adapter = read_adapter(path, options)
+    adapter = read_adapter(_for_adapter(path), options)
     if adapter is None or isinstance(adapter.base, Path):
         _look(path if adapter is None or adapter.base == path else Path(adapter.base), options)
 
@@ -33,7 +33,7 @@ def open_folder(name: str, options: LoadOptions) -> tuple[Source, Preflight]:
     if gguf_path(source.folder, options) is not None:
         looked = _look(source.folder, options)
         return replace(source, folder=looked.folder, gguf=looked.weights[0].name), looked
-    adapter = read_adapter(source.folder, options)
+    adapter = read_adapter(_for_adapter(source.folder), options)
     if adapter is None:
         looked = _look(source.folder, options)
         return replace(source, folder=_for_inputs(source.folder, looked.folder)), looked
@@ -65,14 +65,19 @@ def _for_inputs(folder: Path, model: Path) -> Path:
     return folder if any((folder / name).is_file() for name in FOR_INPUTS) else model
 
 
+def _for_adapter(folder: Path) -> Path:
+    """Sentence Transformers keeps the adapter of its transformer beside that."""
+    return folder if (folder / CONFIG).is_file() else transformer_folder(folder)
+
+
 def transformer_folder(folder: Path) -> Path:
     """Where a Sentence Transformers folder has its transformer: modules.json says so."""
     listing = folder / "modules.json"
     modules = read_json(listing, "E-CONFIG") if listing.is_file() else []
     for module in modules if isinstance(modules, list) else []:
         kind, path = (module.get(key) for key in ("type", "path")) if isinstance(module, dict) else (None, None)
-        if isinstance(kind, str) and kind.endswith("Transformer") and isinstance(path, str):
-            if not (folder / path).resolve().is_relative_to(folder.resolve()):
+        if isinstance(kind, str) and kind.endswith(("Transformer", "CLIPModel")) and isinstance(path, str):
+            if "\0" in path or not (folder / path).resolve().is_relative_to(folder.resolve()):
                 raise RefusedError("E-TRAVERSAL", f"{listing} points outside the folder ({json.dumps(path)})")
             return folder / path
     return folder

@@ -127,7 +127,12 @@ def test_a_name_is_a_hub_name_whatever_folders_there_are(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("kind", "says"),
-    [("PROMPT_TUNING", "vectors before every text"), ("PREFIX_TUNING", "keys before every layer"), ("XLORA", "mixes")],
+    [
+        ("PROMPT_TUNING", "vectors before every text"),
+        ("PREFIX_TUNING", "keys before every layer"),
+        ("XLORA", "mixes"),
+        ("SHADOW", "a second model"),
+    ],
 )
 def test_kinds_that_are_no_change_of_weights_are_refused(kind: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind, "base_model_name_or_path": "gpt2"}))
@@ -180,6 +185,54 @@ def test_a_broken_adapter_is_refused(
     train(tmp_path / "a")
     (tmp_path / "a" / name).write_bytes(content)
     refused(tmp_path / "a", code, error, says, base_model=str(BERT))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"target_modules": "("}, "broken pattern"),
+        ({"target_modules": ["nope"]}, "can't be merged into .*tiny-bert"),
+        ({"peft_type": "lora"}, "a lora adapter, which the installed peft lacks"),
+        ({"r": "x"}, "can't be merged"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    train(tmp_path / "a")
+    edit_json(tmp_path / "a" / "adapter_config.json", **changes)
+    refused(tmp_path / "a", 3, "E-ADAPTER", says, base_model=str(BERT))
+
+
+def test_weights_of_an_adapter_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    train(tmp_path / "a")
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
+    refused(tmp_path / "a", 3, "E-NONFINITE", "not finite", base_model=str(BERT))
+
+
+@pytest.mark.parametrize("where", ["", "0_Transformer"])
+def test_an_adapter_beside_the_transformer_of_sentence_transformers_is_merged(where: str, tmp_path: Path) -> None:
+    expected = train(tmp_path / "st" / where)
+    shutil.copytree(BERT, tmp_path / "st" / where, dirs_exist_ok=True)
+    module = {"path": where, "type": "sentence_transformers.models.Transformer"}
+    (tmp_path / "st" / "modules.json").write_text(json.dumps([module]))
+    assert torch.allclose(load(tmp_path / "st").task_model.get_parameter(QUERY), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rank_pattern": {"layer.1.attention.self.query": 8}}, {"modules_to_save": ["LayerNorm"]}, {"bias": "all"}],
+    ids=["rank pattern", "modules to save", "bias"],
+)
+def test_every_weight_is_that_of_the_merged_model(settings: dict[str, Any], tmp_path: Path) -> None:
+    peft = needs_peft()
+    train(tmp_path / "a", **settings)
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({name: tensor + 0.01 for name, tensor in load_file(path).items()}, path)
+    base = transformers.BertForMaskedLM.from_pretrained(BERT, dtype="float32")
+    expected = peft.PeftModel.from_pretrained(base, tmp_path / "a").merge_and_unload().state_dict()
+    found = load(tmp_path / "a", base_model=str(BERT)).task_model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
 
 
 def test_weights_that_are_missing_or_pickled_are_refused(tmp_path: Path) -> None:
