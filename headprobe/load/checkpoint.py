@@ -20,7 +20,7 @@ from headprobe.load.hub import Source
 from headprobe.load.layout import open_folder
 from headprobe.load.missing import check_report, head_of
 from headprobe.load.preflight import Preflight
-from headprobe.load.quantized import check_quantization, dequantise, quantization_note
+from headprobe.load.quantized import cast, check_quantization, dequantise, quantization_note
 from headprobe.settings import LoadOptions
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -60,13 +60,14 @@ def load_checkpoint(name: str, options: LoadOptions) -> Checkpoint:
     source, looked, config = open_config(name, options)
     device = _device(options.device)
     what = looked.weights[0] if len(looked.weights) == 1 else looked.folder
-    with quiet(), told("E-LOAD", f"{what} can't be loaded"), torch.random.fork_rng(devices=[]):
+    with quiet(), gguf.quiet(), told("E-LOAD", f"{what} can't be loaded"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # what a task head lacks is made up, and the same every time
         task, report = _load(looked, config, options)
+        cast(task, looked.quantization, DTYPES.get(options.dtype))
         model = scanned(task)
     missing = check_report(task, model, report, looked)
     if looked.adapter is not None:
-        with quiet(), told("E-ADAPTER", f"the adapter in {looked.adapter.folder} can't be merged"):
+        with quiet(), told("E-ADAPTER", f"the adapter in {looked.adapter.folder} can't be merged into {looked.folder}"):
             adapter.merge(task, looked.adapter, head_of(task, model))
     _check_finite(model)
     with told("E-DEVICE", f"{type(task).__name__} can't be moved to {device}"):
@@ -216,6 +217,10 @@ def told(code: str, problem: str) -> Iterator[None]:
     except ImportError as fault:
         raise EnvironmentFailure("E-PACKAGE", f"{problem}: a package is missing ({first_line(fault)})") from fault
     except LOADING_FAULTS as fault:
+        raise InputError(code, f"{problem}: {first_line(fault)}") from fault
+    except Exception as fault:
+        if type(fault) is not Exception:  # tokenizers knows no other
+            raise
         raise InputError(code, f"{problem}: {first_line(fault)}") from fault
 
 

@@ -51,7 +51,7 @@ def check_quantization(config: dict[str, Any], folder: Path) -> str | None:
         return None
     method = _method(settings)
     known = {*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"}
-    if method not in known:
+    if not isinstance(method, str) or method not in known:
         raise InputError("E-QUANT", f"{folder / 'config.json'} has unknown quantization {method!r}")
     absent = [name for name in PACKAGES.get(method, ()) if not _is_there(name)]
     if absent:
@@ -61,7 +61,7 @@ def check_quantization(config: dict[str, Any], folder: Path) -> str | None:
             f"{folder} has {method} weights; not installed: {', '.join(names)}",
             f"Run: pip install {' '.join(names)}. Many methods need a GPU too.",
         )
-    return str(method)
+    return method
 
 
 def _settings(config: dict[str, Any]) -> Any:
@@ -92,6 +92,12 @@ def dequantise(config: Any, method: str | None) -> None:
     settings = getattr(config, "quantization_config", None)
     if method in DEQUANTISED and isinstance(settings, dict):
         settings["dequantize"] = True
+
+
+def cast(task: Any, method: str | None, dtype: Any) -> None:
+    """De-quantised layers ignore the dtype that was asked for where a weight was stored plain; None keeps all."""
+    if method in DEQUANTISED and dtype is not None:
+        task.to(dtype)
 
 
 def quantization_note(method: str) -> str:
