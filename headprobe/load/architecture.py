@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,8 @@ def scanned(task: Any) -> Any:
     if base is task:
         return _headless(task)
     is_alone = isinstance(base, PreTrainedModel) and base.main_input_name == task.main_input_name
+    # DINOv3 gives its bare encoder, which starts from embeddings, the name of the pixels that it doesn't take
+    is_alone = is_alone and base.main_input_name in signature(base.forward).parameters
     return base if is_alone and _holds_all_attention(set(base.modules()), task) else task
 
 
