@@ -1,4 +1,7 @@
-"""The compiled loops over a tile's rows, as functions of tensors; None where torch must do the work."""
+"""The compiled loops over a tile's rows, as functions of tensors; None where torch must do the work.
+
+What a loop is given lies in one piece: numba compiles it anew for every other layout.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +76,8 @@ class Loops:
         import torch
 
         tile = self._tile
-        positions = tile.key_positions.float()
-        special = torch.zeros_like(positions) if tile.special_keys is None else tile.special_keys.float()
+        positions = tile.key_positions.float().contiguous()
+        special = torch.zeros_like(positions) if tile.special_keys is None else tile.special_keys.float().contiguous()
         sums = torch.empty(*self.stats.shape[:2], 2)
         at = self.rows.position.float()
         self._loops.places(self._block, positions.numpy(), at.numpy(), special.numpy(), sums.numpy())
@@ -142,12 +145,12 @@ def gram_sums(tile: AttentionTile) -> Tensor | None:
         return None
     batch, heads, queries, _ = tile.probs.shape
     sums = torch.zeros(batch, heads, 3, dtype=torch.float64)
-    inverses = torch.empty(heads, queries)
+    inverses = torch.empty(heads, queries).numpy()
     buffer = torch.empty(heads * min(queries, SIDE) ** 2)
     blocks = [slice(first, min(first + SIDE, queries)) for first in range(0, queries, SIDE)]
     reach = _reach(tile, len(blocks))
     for b in range(batch):
-        valid, into = tile.query_mask[b].numpy(), sums[b].numpy()
+        valid, into = tile.query_mask[b].contiguous().numpy(), sums[b].numpy()
         for j, columns in enumerate(blocks):
             for i in [j, *range(j)]:  # the diagonal first: it gives the norms that the blocks above it need
                 rows = blocks[i]
@@ -155,9 +158,9 @@ def gram_sums(tile: AttentionTile) -> Tensor | None:
                 gram = buffer[: heads * one.shape[1] * other.shape[1]].view(heads, one.shape[1], other.shape[1])
                 torch.bmm(one, other.mT, out=gram)
                 if i == j:
-                    compiled.gram_diagonal(gram.numpy(), valid[rows], inverses[:, rows].numpy(), into)
+                    compiled.gram_diagonal(gram.numpy(), rows.start, valid, inverses, into)
                 else:
-                    compiled.gram_block(gram.numpy(), inverses[:, rows].numpy(), inverses[:, columns].numpy(), into)
+                    compiled.gram_block(gram.numpy(), rows.start, columns.start, inverses, into)
     return sums
 
 
