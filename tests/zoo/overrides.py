@@ -25,6 +25,7 @@ MISSING: Table = {
     "autoformer": SERIES,
     "informer": SERIES,
     "time_series_transformer": SERIES,
+    "moonshine": {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
     "moonshine_streaming": {"num_key_value_heads": 4},
     "t5gemma2_text": {"dropout_rate": 0.0},
     "t5gemma2_encoder": {"dropout_rate": 0.0},

@@ -12,7 +12,7 @@ EXACT = (
     "deberta", "deberta-v2", "xlnet", "canine", "pixtral", "clip", "llava", "qwen2_5_vl", "idefics3",
     "siglip2_vision_model", "whisper", "wav2vec2", "wavlm", "rt_detr", "blip_text_model", "musicgen_decoder",
     "decision_transformer", "sam", "qwen3_moe", "olmoe", "nllb-moe", "granitemoe", "qwen2_vl", "ibert", "mgp-str",
-    "florence2", "t5gemma2",
+    "florence2", "t5gemma2", "longt5", "radio", "groupvit", "qwen2_5_omni_thinker",
 )  # fmt: skip
 REFUSED = {"longformer": "E-LAYOUT", "prophetnet": "E-LAYOUT", "autoformer": "E-LAYOUT"}
 
