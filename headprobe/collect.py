@@ -227,12 +227,7 @@ def _add(totals: Totals, seen: Totals) -> None:
 
 def _same_rows(one: AttentionTile, other: AttentionTile) -> bool:
     """True if two tiles hold the same queries of the same sequences, which see the same keys."""
-    return (
-        one.start == other.start
-        and one.sequences == other.sequences
-        and one.support.shape == other.support.shape
-        and torch.equal(one.support, other.support)
-    )
+    return one.start == other.start and one.sequences == other.sequences and one.same_support(other)
 
 
 def _same_support(tiles: list[AttentionTile]) -> list[tuple[Site, ...]]:
@@ -244,7 +239,7 @@ def _same_support(tiles: list[AttentionTile]) -> list[tuple[Site, ...]]:
     for tile in tiles:
         for group in groups:
             first = group[0]
-            if first.site.kind == tile.site.kind and torch.equal(first.support, tile.support):
+            if first.site.kind == tile.site.kind and first.same_support(tile):
                 group.append(tile)
                 break
         else:

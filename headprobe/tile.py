@@ -119,7 +119,32 @@ class AttentionTile:
     @cached_property
     def support_size(self) -> Tensor:
         """[batch, query] int64: number of keys that each query may see, 0 at padding."""
+        if self.structure is None:
+            return self.key_mask.sum(-1)[:, None] * self.query_mask
         return self.support.sum(-1)
+
+    @cached_property
+    def reached(self) -> Tensor:
+        """[batch, key] bool: the keys that any of the tile's queries may see."""
+        if self.structure is None:
+            return self.key_mask & self.query_mask.any(-1, keepdim=True)
+        return self.support.any(1)
+
+    def sees(self, sequence: Tensor, row: Tensor, key: Tensor) -> Tensor:
+        """`support` at places given by three index tensors of one shape."""
+        seen = self.key_mask[sequence, key] & self.query_mask[sequence, row]
+        if self.structure is None:
+            return seen
+        batch, rows = self.structure.shape[:2]
+        return seen & self.structure[sequence if batch > 1 else 0, row if rows > 1 else 0, key]
+
+    def same_support(self, other: "AttentionTile") -> bool:
+        """True if the queries of both see the same keys, place by place."""
+        if self.probs.shape[2:] != other.probs.shape[2:] or len(self.probs) != len(other.probs):
+            return False
+        if self.structure is not other.structure:
+            return torch.equal(self.support, other.support)
+        return torch.equal(self.key_mask, other.key_mask) and torch.equal(self.query_mask, other.query_mask)
 
     @cached_property
     def rows(self) -> Tensor:
@@ -208,7 +233,7 @@ def pooled(tiles: list[AttentionTile]) -> AttentionTile:
     """The heads of several sites over the same queries and keys as the heads of one tile, in the order given."""
     first = tiles[0]
     for tile in tiles[1:]:
-        if tile.probs.shape[2:] != first.probs.shape[2:] or not torch.equal(tile.support, first.support):
+        if not tile.same_support(first):
             raise InputError("E-PAIRS", f"{tile.site.path} and {first.site.path} see different keys")
     heads = sum(tile.site.heads for tile in tiles)
     site = Site(first.site.index, "pooled", first.site.kind, first.site.layer, heads, heads, first.site.sink)

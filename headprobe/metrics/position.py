@@ -109,7 +109,7 @@ def _neighbour(tile: AttentionTile, rows: Rows, offset: int) -> tuple[Tensor, Te
     mass, there = _mass_at(tile, rows, wanted)
     column = _columns_at(tile, rows, wanted)
     sequence, row = rows.at.unbind(-1)
-    return mass, there & tile.support[sequence, row, column] & tile.aligned
+    return mass, there & tile.sees(sequence, row, column) & tile.aligned
 
 
 def _last(tile: AttentionTile, rows: Rows) -> Tensor:

@@ -132,7 +132,7 @@ def _whole(tile: AttentionTile) -> PerSequence:
     rows = tile.query_mask.sum(-1).double()
     masked = tile.structure is not None  # else all rows of uniform attention are the same
     uniform_cosines = _gram_sums(tile.uniform()).cosines if masked else (rows * (rows - 1))[:, None]
-    return _columns(tile.sequences, _gram_sums(tile), uniform_cosines, rows, tile.support.any(1).sum(-1))
+    return _columns(tile.sequences, _gram_sums(tile), uniform_cosines, rows, tile.reached.sum(-1))
 
 
 def _gram_sums(tile: AttentionTile) -> Sums:
@@ -166,7 +166,7 @@ def _part(tile: AttentionTile) -> OpenSequences:
         units=units.mT @ units,
         norms=torch.stack([diagonal, x.square().sum(-1)], -1),
         rows=tile.query_mask.sum(-1).double(),
-        reached=tile.support.any(1),
+        reached=tile.reached,
         seen=tile.probs.shape[2],
         queries=tile.queries,
     )
