@@ -11,7 +11,7 @@ from headprobe.engine.local import Workers
 from headprobe.errors import EnvironmentFailure, InputError, UsageError, nearest
 from headprobe.load.collate import Batch
 from headprobe.metrics import Metric
-from headprobe.metrics.position import special_and_distance
+from headprobe.metrics.position import places
 from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PerSequence
 from headprobe.tile import AttentionTile, Kind, Site, pooled
@@ -217,7 +217,7 @@ BASELINES = ("redundancy", "entropy", "position")  # whose value for uniform att
 
 def _dropped_mass(tile: AttentionTile) -> PerSequence:
     rows = tile.once(valid_rows)
-    return rows.means([(tile.once(special_and_distance)[..., 0], rows.size >= 0)])
+    return rows.means([(tile.once(places).special, rows.size >= 0)])
 
 
 def _add(totals: Totals, seen: Totals) -> None:

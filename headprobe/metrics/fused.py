@@ -5,9 +5,9 @@ What a loop is given lies in one piece: numba compiles it anew for every other l
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,15 @@ def kernels() -> ModuleType | None:
 
 
 SIDE = 128  # rows of a block of M1's Gram
+
+
+class RowBlock(NamedTuple):
+    """Rows `first` to `last` of a tile, and the keys from `low` to `high` that bound what they see."""
+
+    first: int
+    last: int
+    low: int
+    high: int
 
 
 class Loops:
@@ -55,33 +64,34 @@ class Loops:
         self.stats = torch.empty(len(rows.at), heads, 5)  # [row, head, (entropy, peak, total, leak, nonzero)]
         compiled.row_stats(self._block, self.stats.numpy())
 
-    @property
+    @cached_property
     def _compared(self) -> Any:
         """The block with the comparable rows alone."""
         keep = self.rows.comparable.numpy()
         return self._block._replace(rows=self._block.rows[keep], spans=self._block.spans[keep])
-
-    @property
-    def ends(self) -> Any:
-        """[row]: the key after the last that matters to any head."""
-        return self._block.spans[:, 1]
 
     def _sums(self, count: int = 1) -> Tensor:
         import torch
 
         return torch.zeros(count, *self._shape, dtype=torch.float64)
 
-    def places(self) -> Tensor:
-        """[row, head, 2]: mass on special tokens, 0 if unknown, and mean distance."""
+    def places(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """[row, head, (special, distance)]: mass on special tokens, 0 if unknown, and mean distance in tokens.
+
+        And [row, head, column]: the weight of each of the row's keys `columns` [row, column].
+        """
         import torch
 
         tile = self._tile
         positions = tile.key_positions.float().contiguous()
         special = torch.zeros_like(positions) if tile.special_keys is None else tile.special_keys.float().contiguous()
         sums = torch.empty(*self.stats.shape[:2], 2)
+        weights = torch.empty(*self.stats.shape[:2], columns.shape[1])
         at = self.rows.position.float()
-        self._loops.places(self._block, positions.numpy(), at.numpy(), special.numpy(), sums.numpy())
-        return sums
+        self._loops.places(
+            self._block, positions.numpy(), at.numpy(), special.numpy(), columns.numpy(), sums.numpy(), weights.numpy()
+        )
+        return sums, weights
 
     def jensen_shannon(self) -> Tensor:
         """[sequence, head, head]: sums of JS over comparable rows."""
@@ -114,69 +124,64 @@ class Loops:
         self._loops.overlaps(self._block, compared, cosines.numpy(), squares.numpy(), shares.numpy())
         return cosines, squares, shares
 
+    def gram_sums(self) -> Tensor:
+        """[sequence, head, (G², cos², (1 - Gᵢᵢ)²)] of G = AAᵀ over a sequence's rows: the first two off its diagonal.
+
+        The upper blocks of G are enough, in one small buffer, each over the keys that both its rows can see.
+        """
+        import torch
+
+        batch, heads, queries, _ = self._tile.probs.shape
+        sums = torch.zeros(batch, heads, 3, dtype=torch.float64)
+        buffer = torch.empty(heads * min(queries, SIDE) ** 2)
+        inverses = torch.empty(heads, queries).numpy()
+        for b in range(batch):
+            blocks = self._row_blocks(b)
+            for j, columns in enumerate(blocks):
+                for rows in (columns, *blocks[:j]):  # the diagonal first: the blocks above it need its norms
+                    self._add_block(b, rows, columns, buffer, inverses, sums[b].numpy())
+        return sums
+
+    def _row_blocks(self, b: int) -> list[RowBlock]:
+        """A sequence's rows from the first that counts to the last, and the keys that matter to each block."""
+        where = slice(*self._block.rows[:, 0].searchsorted((b, b + 1)))
+        at, spans = self._block.rows[where, 1], self._block.spans[where]
+        if not len(at):
+            return []
+        edges = range(int(at[0]), int(at[-1]) + 1, SIDE)
+        blocks = []
+        for first in edges:
+            inside = slice(*at.searchsorted((first, first + SIDE)))
+            low = int(spans[inside, 0].min(initial=self._block.keys))
+            high = int(spans[inside, 1].max(initial=0))
+            blocks.append(RowBlock(first, min(first + SIDE, int(at[-1]) + 1), low, high))
+        return blocks
+
+    def _add_block(self, b: int, rows: RowBlock, columns: RowBlock, buffer: Tensor, inverses: Any, sums: Any) -> None:
+        import torch
+
+        keys = slice(max(rows.low, columns.low), max(rows.low, columns.low, min(rows.high, columns.high)))
+        one, other = (self._tile.probs[b, :, part.first : part.last, keys] for part in (rows, columns))
+        gram = buffer[: len(one) * one.shape[1] * other.shape[1]].view(len(one), one.shape[1], other.shape[1])
+        torch.bmm(one, other.mT, out=gram)
+        if rows is columns:
+            valid = self._tile.query_mask[b].contiguous().numpy()
+            self._loops.gram_diagonal(gram.numpy(), rows.first, valid, inverses, sums)
+        elif keys.start < keys.stop:
+            self._loops.gram_block(gram.numpy(), rows.first, columns.first, inverses, sums)
+
 
 def loops(tile: AttentionTile) -> Loops | None:
-    """The compiled loops for a tile, where they apply."""
-    from headprobe.metrics.shared import valid_rows
-
-    compiled = _applicable(tile)
-    return None if compiled is None else Loops(compiled, tile, tile.once(valid_rows))
-
-
-def _applicable(tile: AttentionTile) -> ModuleType | None:
-    """Float32 on the CPU, keys side by side, and no gradients to keep."""
+    """The compiled loops for a tile, where they apply: float32 on the CPU, keys side by side, no gradients to keep."""
     import torch
+
+    from headprobe.metrics.shared import valid_rows
 
     probs = tile.probs
     if probs.device.type != "cpu" or probs.dtype != torch.float32 or probs.requires_grad or not probs.numel():
         return None
-    return kernels() if probs.stride(-1) == 1 else None
-
-
-def gram_sums(tile: AttentionTile) -> Tensor | None:
-    """[sequence, head, (G², cos², (1 - Gᵢᵢ)²)] of G = AAᵀ over a sequence's valid rows: the first two off its diagonal.
-
-    The upper blocks of G are enough, in one small buffer, and of causal rows only the keys that the block can see.
-    """
-    import torch
-
-    compiled = _applicable(tile)
-    if compiled is None:
-        return None
-    batch, heads, queries, _ = tile.probs.shape
-    sums = torch.zeros(batch, heads, 3, dtype=torch.float64)
-    inverses = torch.empty(heads, queries).numpy()
-    buffer = torch.empty(heads * min(queries, SIDE) ** 2)
-    blocks = [slice(first, min(first + SIDE, queries)) for first in range(0, queries, SIDE)]
-    reach = _reach(tile, len(blocks))
-    for b in range(batch):
-        valid, into = tile.query_mask[b].contiguous().numpy(), sums[b].numpy()
-        for j, columns in enumerate(blocks):
-            for i in [j, *range(j)]:  # the diagonal first: it gives the norms that the blocks above it need
-                rows = blocks[i]
-                one, other = (tile.probs[b, :, part, : reach[b][i]] for part in (rows, columns))
-                gram = buffer[: heads * one.shape[1] * other.shape[1]].view(heads, one.shape[1], other.shape[1])
-                torch.bmm(one, other.mT, out=gram)
-                if i == j:
-                    compiled.gram_diagonal(gram.numpy(), rows.start, valid, inverses, into)
-                else:
-                    compiled.gram_block(gram.numpy(), rows.start, columns.start, inverses, into)
-    return sums
-
-
-def _reach(tile: AttentionTile, blocks: int) -> list[list[int]]:
-    """For each sequence and block of rows: the first keys, as many as any row of the block has mass on."""
-    import numpy as np
-
-    batch, _, _, keys = tile.probs.shape
-    compiled = tile.once(loops)
-    if tile.structure is None or blocks == 1 or compiled is None:
-        return [[keys] * blocks] * batch
-    ends = np.zeros((batch, blocks), np.int64)
-    sequence, row = compiled.rows.at.numpy().T
-    np.maximum.at(ends, (sequence, row // SIDE), compiled.ends)
-    reached: list[list[int]] = ends.tolist()
-    return reached
+    compiled = kernels() if probs.stride(-1) == 1 else None
+    return None if compiled is None else Loops(compiled, tile, tile.once(valid_rows))
 
 
 def _flat(tensor: Tensor) -> Any:

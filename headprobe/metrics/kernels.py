@@ -136,10 +136,13 @@ def row_stats(tile: Rows, stats: Array) -> None:
 
 
 @compiled
-def places(tile: Rows, positions: Array, at: Array, special: Array, sums: Array) -> None:
+def places(
+    tile: Rows, positions: Array, at: Array, special: Array, columns: Array, sums: Array, weights: Array
+) -> None:
     """Fills `sums` [row, head, (special, distance)]: mass on keys that `special` [b, key] marks, and Σ p |at - key's|.
 
-    `positions` [b, key] are the keys', below zero for a key that stands nowhere; `at` [row] the queries'.
+    `positions` [b, key] are the keys', below zero for a key that stands nowhere; `at` [row] the queries'. `weights`
+    [row, head, column] gets the row's weight at each key of `columns` [row, column].
     """
     apart = np.empty(tile.keys, np.float32)
     for r in range(len(tile.rows)):
@@ -153,8 +156,9 @@ def places(tile: Rows, positions: Array, at: Array, special: Array, sums: Array)
             for k in range(tile.keys):
                 mass += row[k] * marked[k]
                 distance += row[k] * apart[k]
-            sums[r, h, 0] = mass
-            sums[r, h, 1] = distance
+            sums[r, h, 0], sums[r, h, 1] = mass, distance
+            for c in range(columns.shape[1]):
+                weights[r, h, c] = row[columns[r, c]]
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
@@ -79,52 +80,69 @@ class Position:
     source = "Clark et al. 2019, §3; prev: Olsson et al. 2022; first: Gu et al. 2025"
 
     def observe(self, tile: AttentionTile) -> PerSequence:
-        rows = tile.once(valid_rows)
+        rows, seen = tile.once(valid_rows), tile.once(places)
         every = rows.size >= 0
-        first_mass, first_known = _mass_at(tile, rows, rows.position * 0)
         aligned = every & tile.aligned  # in cross-attention positions of queries and keys have nothing in common
         later = aligned & (rows.position > 0)
-        columns = [_neighbour(tile, rows, offset) for offset in (0, -1, 1)]
-        columns += [(first_mass, first_known), (first_mass, first_known & later)]
-        special, distance = tile.once(special_and_distance).unbind(-1)
-        columns += [(special, every & (tile.special_keys is not None)), (distance, aligned), (distance, later)]
-        columns += [(_last(tile, rows), every & tile.site.sink)]
-        return rows.means(columns)
+        own, previous, following, first, last = seen.weights.unbind(-1)
+        own_there, previous_there, following_there, first_there, _ = seen.there.unbind(-1)
+        return rows.means(
+            [
+                (own, aligned & own_there),
+                (previous, aligned & previous_there),
+                (following, aligned & following_there),
+                (first, first_there),
+                (first, first_there & later),
+                (seen.special, every & (tile.special_keys is not None)),
+                (seen.distance, aligned),
+                (seen.distance, later),
+                (last, every & tile.site.sink),
+            ]
+        )
 
     def compute(self, total: PerSequence) -> Values:
         return head_values(self.columns, total)
 
 
-def _mass_at(tile: AttentionTile, rows: Rows, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Mass [row, head] on the key at position `wanted` [row], and the rows [row] whose sequence has that key."""
-    column = _columns_at(tile, rows, wanted)
-    there = (tile.key_positions[rows.owner, column] == wanted) & tile.key_mask[rows.owner, column]
-    sequence, row = rows.at.unbind(-1)
-    return tile.probs[sequence, :, row, column], there
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the rows of a tile look.
+
+    `special` [row, head] is the mass on special tokens, 0 if unknown, and `distance` the mean distance in tokens, to
+    which keys that stand at no position (padding, a virtual sink) add nothing. `weights` [row, head, 5] are those of
+    the key at the query's own position, the one before, the one after, the first, and of the last key; `there` [row, 5]
+    says whether the row can see that key, or for the first whether its sequence has one.
+    """
+
+    special: Tensor
+    distance: Tensor
+    weights: Tensor
+    there: Tensor
 
 
-def _neighbour(tile: AttentionTile, rows: Rows, offset: int) -> tuple[Tensor, Tensor]:
-    """Mass on the key `offset` positions away, and the rows that can see such a key."""
-    wanted = rows.position + offset
-    mass, there = _mass_at(tile, rows, wanted)
-    column = _columns_at(tile, rows, wanted)
-    sequence, row = rows.at.unbind(-1)
-    return mass, there & tile.sees(sequence, row, column) & tile.aligned
+def places(tile: AttentionTile) -> Places:
+    """Where the rows of a tile look, in one pass."""
+    import torch
 
-
-def _last(tile: AttentionTile, rows: Rows) -> Tensor:
-    """Mass [row, head] on the last key, where a learned sink stands."""
-    sequence, row = rows.at.unbind(-1)
-    return tile.probs[sequence, :, row, -1]
-
-
-def _columns_at(tile: AttentionTile, rows: Rows, wanted: Tensor) -> Tensor:
-    """[row]: the key column at which position `wanted` stands; any column for a position that isn't there."""
-    return tile.once(_column_of)[rows.owner, wanted.clamp(0, tile.key_positions.shape[1] - 1)]
+    rows = tile.once(valid_rows)
+    position, (sequence, row) = rows.position, rows.at.unbind(-1)
+    wanted = torch.stack([position, position - 1, position + 1, position * 0], -1)
+    column = _column_of(tile)[sequence[:, None], wanted.clamp(0, tile.key_positions.shape[1] - 1)]
+    there = (tile.key_positions[sequence[:, None], column] == wanted) & tile.key_mask[sequence[:, None], column]
+    there[:, :3] &= tile.sees(sequence[:, None], row[:, None], column[:, :3])
+    last = torch.full_like(column[:, :1], tile.probs.shape[3] - 1)
+    column, there = torch.cat([column, last], 1), torch.cat([there, last >= 0], 1)
+    compiled = tile.once(loops)
+    if compiled is None:
+        weights = rows.probs.gather(2, column[:, None].expand(-1, rows.probs.shape[1], -1))
+        special, distance = _special_and_distance(tile, rows)
+        return Places(special, distance, weights, there)
+    sums, weights = compiled.places(column)
+    return Places(sums[..., 0], sums[..., 1], weights, there)
 
 
 def _column_of(tile: AttentionTile) -> Tensor:
-    """[batch, position + 1]: the key column of each position."""
+    """[batch, position + 1]: the key column of each position, any column for a position that isn't there."""
     import torch
 
     positions = tile.key_positions
@@ -134,22 +152,11 @@ def _column_of(tile: AttentionTile) -> Tensor:
     return torch.zeros(len(slots), keys + 1, dtype=torch.long, device=slots.device).scatter(1, slots, columns)
 
 
-def special_and_distance(tile: AttentionTile) -> Tensor:
-    """[row, head, 2]: mass on special tokens (0 if unknown) and mean distance in tokens, in one pass over the rows.
-
-    Keys that stand at no position (padding, a virtual sink) add no distance.
-    """
-    import torch
-
-    compiled = tile.once(loops)
-    if compiled is not None:
-        return compiled.places()
-    rows = tile.once(valid_rows)
+def _special_and_distance(tile: AttentionTile, rows: Rows) -> tuple[Tensor, Tensor]:
     dtype = rows.probs.dtype
     positions = tile.key_positions.to(dtype)[rows.owner]
     apart = (rows.position.to(dtype)[:, None] - positions).abs_().masked_fill_(positions < 0, 0)
     distance = (rows.probs * apart[:, None]).sum(-1)
     if tile.special_keys is None:
-        return torch.stack([torch.zeros_like(distance), distance], -1)
-    special = tile.special_keys.to(dtype)[rows.owner]
-    return torch.stack([(rows.probs * special[:, None]).sum(-1), distance], -1)
+        return distance * 0, distance
+    return (rows.probs * tile.special_keys.to(dtype)[rows.owner][:, None]).sum(-1), distance

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.metrics.contract import Column, Shape, Values
-from headprobe.metrics.fused import gram_sums
+from headprobe.metrics.fused import loops
 from headprobe.metrics.shared import head_values
 from headprobe.metrics.totals import PerSequence
 
@@ -136,8 +136,8 @@ def _whole(tile: AttentionTile) -> PerSequence:
 
 
 def _gram_sums(tile: AttentionTile) -> Sums:
-    sums = gram_sums(tile)
-    return Sums(*sums.unbind(-1)) if sums is not None else _gram_sums_at_once(tile)
+    compiled = tile.once(loops)
+    return _gram_sums_at_once(tile) if compiled is None else Sums(*compiled.gram_sums().unbind(-1))
 
 
 def _gram_sums_at_once(tile: AttentionTile) -> Sums:
