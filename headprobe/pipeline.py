@@ -57,26 +57,32 @@ def scan(
     Raises `HeadprobeError` (see its subclasses) where a number would be missing or wrong.
     """
     chosen = ScanOptions.of(**options)
-    metrics, columns = _metrics(chosen)
-    checkpoint = _checkpoint(model, chosen)
-    with ThreadPoolExecutor(1) as background, Workers() as workers, _ready(checkpoint.model):
+    metrics, columns = metrics_of(chosen)
+    checkpoint = checkpoint_of(model, chosen)
+    with ThreadPoolExecutor(1) as background, Workers() as workers, ready(checkpoint.model):
         hashes = background.submit(file_hashes, checkpoint.files)
         fed = feed(checkpoint, Given(texts, targets, batches, tokenizer, processor), chosen)
-        collector = Collector(
-            metrics,
-            special=chosen.special,
-            layers=None if chosen.layers is None else parse_layers(chosen.layers),
-            kind=chosen.kind,
-            pool_bytes=parse_size(chosen.max_memory) if chosen.pairs == "model" else 0,
-            workers=workers,
-        )
+        collector = new_collector(metrics, chosen, workers)
         left = _run(checkpoint.model, fed, collector, chosen, watch)
-        provenance = _provenance(checkpoint, fed, chosen, hashes.result())
+        provenance = provenance_of(checkpoint, fed, chosen, hashes.result())
     notes = [*checkpoint.notes, *fed.notes, *left]
     return assemble(collector, columns, fed.sequences, provenance, notes, allow_invalid=chosen.allow_invalid)
 
 
-def _metrics(options: ScanOptions) -> tuple[list[Metric], frozenset[str]]:
+def new_collector(metrics: list[Metric], options: ScanOptions, workers: Workers) -> Collector:
+    """A collector as the options want it."""
+    return Collector(
+        metrics,
+        special=options.special,
+        layers=None if options.layers is None else parse_layers(options.layers),
+        kind=options.kind,
+        pool_bytes=parse_size(options.max_memory) if options.pairs == "model" else 0,
+        workers=workers,
+    )
+
+
+def metrics_of(options: ScanOptions) -> tuple[list[Metric], frozenset[str]]:
+    """The metrics and the columns that the options choose."""
     metrics, columns = select(options.metrics)
     if options.pairs != "none":
         return metrics, columns
@@ -86,7 +92,8 @@ def _metrics(options: ScanOptions) -> tuple[list[Metric], frozenset[str]]:
     return [metric for metric in metrics if not metric.pairwise], columns
 
 
-def _checkpoint(model: str | Path | nn.Module, options: ScanOptions) -> Checkpoint:
+def checkpoint_of(model: str | Path | nn.Module, options: ScanOptions) -> Checkpoint:
+    """A model by name, folder or as an object."""
     if not isinstance(model, nn.Module):
         return load_checkpoint(str(model), options)
     config = getattr(model, "config", None)
@@ -98,7 +105,7 @@ def _checkpoint(model: str | Path | nn.Module, options: ScanOptions) -> Checkpoi
 
 
 @contextmanager
-def _ready(model: Any) -> Iterator[None]:
+def ready(model: Any) -> Iterator[None]:
     """The model in eval mode with eager attention, and afterwards as it was."""
     training = {module: module.training for module in model.modules()}
     attention = model.config._attn_implementation
@@ -125,7 +132,7 @@ def _run(model: nn.Module, fed: Feed, collector: Collector, options: ScanOptions
     ):
         for batch in fed.batches:
             collector.begin(batch)
-            _forward(model, batch, observer)
+            forward(model, batch, observer)
             collector.end(observer.sites)
             done += 0 if batch.numbers is None else len(batch.numbers)
             if watch is not None:
@@ -135,7 +142,7 @@ def _run(model: nn.Module, fed: Feed, collector: Collector, options: ScanOptions
     return observer.notes
 
 
-def _forward(model: nn.Module, batch: Batch, observer: Observer) -> None:
+def forward(model: nn.Module, batch: Batch, observer: Observer) -> None:
     """One forward pass. What goes wrong in the model's own code is told as such, what does in ours is a bug."""
     try:
         with enough_memory(), torch.random.fork_rng(devices=[]):  # some models mask their inputs at random
@@ -147,7 +154,8 @@ def _forward(model: nn.Module, batch: Batch, observer: Observer) -> None:
         raise InputError("E-FORWARD", f"{type(model).__name__} fails on its inputs: {first_line(fault)}") from fault
 
 
-def _provenance(checkpoint: Checkpoint, fed: Feed, options: ScanOptions, files: dict[str, str]) -> Provenance:
+def provenance_of(checkpoint: Checkpoint, fed: Feed, options: ScanOptions, files: dict[str, str]) -> Provenance:
+    """What was measured, on what, with what."""
     parameter: Tensor = next(checkpoint.model.parameters())
     names = [field.name for field in fields(options) if field.name not in NOT_IN_PROVENANCE]
     shaped = {name: getattr(options, name) for name in names}

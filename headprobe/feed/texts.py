@@ -6,7 +6,7 @@ from headprobe.feed.contract import Feed, Given
 from headprobe.feed.decoder import decoded_texts, own_tokenizer
 from headprobe.feed.takes import reads
 from headprobe.load.checkpoint import Checkpoint
-from headprobe.load.collate import Input, batches, encode
+from headprobe.load.collate import Input, batches, encode, fingerprint
 from headprobe.load.corpus import Corpus, clean, corpus, from_texts, targets_of
 from headprobe.settings import ScanOptions, parse_size
 
@@ -39,6 +39,12 @@ def padded_feed(
         longest = max(max(len(item.ids), 0 if item.reads is None else len(item.reads)) for item in inputs)
         size = size or _pooled_batch(checkpoint.config, longest, options)
     return Feed(batches(inputs, checkpoint, pad, size), inputs, len(inputs), about, notes)
+
+
+def token_hashes(checkpoint: Checkpoint, given: Given, options: ScanOptions) -> list[tuple[int, str]]:
+    """The number of every text and a hash of the ids that a checkpoint's own tokenizer makes of it."""
+    encoded = encode(_read(given, options), checkpoint, own_tokenizer(checkpoint, options), options.max_length)
+    return [(item.number, fingerprint(item.ids)) for item in encoded.inputs]
 
 
 def about_inputs(source: str, inputs: list[Input]) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from headprobe.errors import EnvironmentFailure, HeadprobeError, InputError, Ref
 from headprobe.load import adapter, gguf
 from headprobe.load.architecture import arguments, find_class, named, scanned
 from headprobe.load.hub import Source
-from headprobe.load.layout import open_folder
+from headprobe.load.layout import FOR_INPUTS, open_folder
 from headprobe.load.missing import check_report, head_of
 from headprobe.load.preflight import Preflight
 from headprobe.load.quantized import cast, check_quantization, dequantise, quantization_note
 from headprobe.settings import LoadOptions
 
+VOCABULARIES = (
+    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 # What transformers raises for configs and weights that it can't make sense of; each becomes one line.
 LOADING_FAULTS: tuple[type[Exception], ...] = (
@@ -86,7 +89,10 @@ def load_checkpoint(name: str, options: LoadOptions) -> Checkpoint:
 
 
 def _files(looked: Preflight) -> tuple[Path, ...]:
-    own = looked.weights if looked.is_gguf else (looked.folder / "config.json", *looked.weights)
+    if looked.is_gguf:
+        return looked.weights
+    beside = (looked.folder / name for name in (*FOR_INPUTS, *VOCABULARIES))
+    own = (looked.folder / "config.json", *looked.weights, *(path for path in beside if path.is_file()))
     return own if looked.adapter is None else (*own, *looked.adapter.files)
 
 
