@@ -124,19 +124,22 @@ class Comparison:
 def table(name: str, rows: Iterable[dict[str, Any]] | dict[str, list[Any]] | pd.DataFrame) -> pd.DataFrame:
     """The table `name` of a comparison with its columns in their order and types, further columns last.
 
-    Raises `ValueError` or `TypeError` where what names a row is missing, or words stand for numbers.
+    Numbers that are not given are missing. Raises `ValueError` or `TypeError` where what names a row is missing, or
+    words stand for numbers.
     """
     found = pd.DataFrame(rows if isinstance(rows, dict | pd.DataFrame) else list(rows))
     known = COLUMNS[name]
-    if len(found) and (absent := [column for column in known if column not in found]):
+    if len(found) and "sequences" in known and "sequences" not in found:
+        found = found.assign(sequences=0)
+    names = [column for column in known if column in (*WORDS, *COUNTS)]
+    absent = [column for column in names if column not in found or bool(found[column].isna().any())]
+    if len(found) and absent:
         raise ValueError(f"{name} has no {', '.join(absent)}")
-    further = [column for column in found if column not in known]
     typed = {
         column: "str" if column in WORDS else "int64" if column in COUNTS else "float64"
         for column in known
     }  # fmt: skip
-    if any(found[column].isna().any() for column in found if column in (*WORDS, *COUNTS)):
-        raise ValueError(f"{name} has rows without a name")
+    further = [column for column in found if column not in known]
     return found.reindex(columns=[*known, *further]).astype(typed).reset_index(drop=True)
 
 

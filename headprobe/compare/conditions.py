@@ -155,7 +155,7 @@ def _shapes(base: Report, tuned: Report) -> Iterator[Difference]:
         words.append(f"{len(ours[first])} heads against {len(theirs[first])} in {_places(other)}")
     if words:
         hint = "Heads of models of different shapes can be matched: --match."
-        yield Difference("E-SHAPE", "; ".join(words), hint, InputError)
+        yield Difference("E-SHAPES", "; ".join(words), hint, InputError)
 
 
 def _heads(report: Report) -> dict[SiteKey, frozenset[int]]:
