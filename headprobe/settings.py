@@ -18,6 +18,7 @@ MOST_LAYERS = 10_000
 SITE_KINDS = ("encoder", "decoder", "cross")
 LEAST = {"limit": 1, "max_length": 2, "batch_size": 1, "target_length": 1, "random_inputs": 1}
 SEVERAL = ("text", "target_text", "images", "audio", "metrics")
+ELSEWHERE = ("audit",)  # tables of a configuration file that are read, and checked, by what they are for
 # A file found by search must not lower the guard.
 NEVER_FROM_FILE = ("token", "trust_remote_code", "allow_pickle", "base_model")
 
@@ -150,11 +151,19 @@ def discover(start: Path, known: set[str]) -> tuple[dict[str, Any], Path | None]
     The search ends at a repository's root. Raises `UsageError` for invalid TOML, an unknown key, or one that a file
     may not set.
     """
+    values, path = find_file(start)
+    values = {name: value for name, value in values.items() if name not in ELSEWHERE}
+    if path is not None:
+        _check_keys(values, known, path)
+    return values, path
+
+
+def find_file(start: Path) -> tuple[dict[str, Any], Path | None]:
+    """All that the nearest configuration file says, unchecked, and its path."""
     for folder in (start, *start.parents):
         for name in ("headprobe.toml", "pyproject.toml"):
             values = _table(folder / name)
             if values is not None:
-                _check_keys(values, known, folder / name)
                 return values, folder / name
         if (folder / ".git").exists():
             break
