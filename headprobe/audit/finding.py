@@ -45,7 +45,7 @@ class Finding:
         """The place in words: "encoder layer 3 head 5"."""
         if self.layer is None:
             return "model"
-        tower = f"{self.tower} " if self.tower else ""
+        tower = f"{self.tower} " if self.tower not in ("", self.kind) else ""
         place = f"{tower}{self.kind} layer {self.layer}"
         if self.head is None:
             return place

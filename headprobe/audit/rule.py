@@ -31,7 +31,9 @@ class Rule(Protocol):
     """A rule: its `code` (HP102), what it finds, and why its limits are what they are.
 
     `limits` are the defaults by name and `rationale` says where they come from; `advice` says what to do about a
-    finding; `passes` and `fails` describe an example of each outcome.
+    finding; `passes` and `fails` describe an example of each outcome. `needs` names the columns, as (table, column),
+    without which the rule can't be asked of a report; where a baseline has one that the model's report lacks, that
+    fails. `ranges` are the smallest and largest value that a policy may give each limit.
     """
 
     code: ClassVar[str]
@@ -42,8 +44,10 @@ class Rule(Protocol):
     passes: ClassVar[str]
     fails: ClassVar[str]
     severity: ClassVar[Severity]
-    limits: ClassVar[dict[str, float]]
-    needs_baseline: ClassVar[bool]
+    limits: ClassVar[dict[str, float]] = {}
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {}
+    needs_baseline: ClassVar[bool] = False
+    needs: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def check(self, facts: Facts, limits: Limits) -> Iterable[Finding]:
         """The rule's findings, none if all is well. Raises `NotAsked` where the facts don't allow an answer."""
