@@ -4,11 +4,12 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +20,14 @@ from headprobe.engine.local import Workers
 from headprobe.errors import InputError, UsageError
 from headprobe.feed import Feed, Given, feed
 from headprobe.feed.contract import enough_memory
+from headprobe.feed.nulls import without_meaning
+from headprobe.load.architecture import fresh
 from headprobe.load.checkpoint import LOADING_FAULTS, Checkpoint, first_line, load_checkpoint, quiet
 from headprobe.load.collate import Batch
 from headprobe.load.hashing import file_hashes
 from headprobe.load.hub import Source
 from headprobe.metrics import Metric, select
-from headprobe.report import Provenance, Report
+from headprobe.report import Provenance, Report, no_rows
 from headprobe.settings import ScanOptions, parse_layers, parse_size
 
 Watch = Callable[[int, int], None]
@@ -61,12 +64,54 @@ def scan(
     checkpoint = checkpoint_of(model, chosen)
     with ThreadPoolExecutor(1) as background, Workers() as workers, ready(checkpoint.model):
         hashes = background.submit(file_hashes, checkpoint.files)
-        fed = feed(checkpoint, Given(texts, targets, batches, tokenizer, processor), chosen)
+        given = Given(texts, targets, _kept(batches, chosen), tokenizer, processor)
+        fed = feed(checkpoint, given, chosen)
         collector = new_collector(metrics, chosen, workers)
-        left = _run(checkpoint.model, fed, collector, chosen, watch)
+        left = _run(checkpoint.model, fed.batches, collector, chosen, _watched(watch, fed))
+        nulls = _nulls(checkpoint, given, chosen, workers)
         provenance = provenance_of(checkpoint, fed, chosen, hashes.result())
     notes = [*checkpoint.notes, *fed.notes, *left]
-    return assemble(collector, columns, fed.sequences, provenance, notes, allow_invalid=chosen.allow_invalid)
+    report = assemble(collector, columns, fed.sequences, provenance, notes, allow_invalid=chosen.allow_invalid)
+    return replace(report, null_heads=_stacked("heads", nulls), null_layers=_stacked("layers", nulls))
+
+
+def _kept(batches: Iterable[dict[str, Any]] | None, options: ScanOptions) -> Iterable[dict[str, Any]] | None:
+    """Batches that can be gone through again where a null model is measured too."""
+    return batches if batches is None or options.null is None else list(batches)
+
+
+def _watched(watch: Watch | None, fed: Feed) -> Callable[[int], None] | None:
+    return None if watch is None else lambda done: watch(done, fed.total)
+
+
+def _nulls(checkpoint: Checkpoint, given: Given, options: ScanOptions, workers: Workers) -> list[Report]:
+    """The null model's reports, one for each draw."""
+    reports = []
+    metrics, columns = metrics_of(options)
+    for run in range(options.null_runs if options.null is not None else 0):
+        fed, model = feed(checkpoint, given, options), checkpoint.model
+        batches: Iterable[Batch] = fed.batches
+        if options.null == "random-init":
+            model = fresh(model, run)
+        else:
+            batches = without_meaning(batches, model, str(options.null), run)
+        collector = new_collector(metrics, options, workers)
+        with ready(model):
+            _run(model, batches, collector, options, None)
+        about = Provenance(model=str(options.null), model_class=type(model).__name__)
+        reports.append(assemble(collector, columns, (), about, [], allow_invalid=options.allow_invalid))
+    return reports
+
+
+def _stacked(table: str, reports: list[Report]) -> pd.DataFrame:
+    """A table of several reports as one, with the number of the report in `run`."""
+    if not reports:
+        return no_rows(f"null_{table}")
+    tables = [getattr(report, table) for report in reports]
+    stacked: pd.DataFrame = pd.concat(
+        [t.assign(run=run)[["run", *t]] for run, t in enumerate(tables)], ignore_index=True
+    )
+    return stacked
 
 
 def new_collector(metrics: list[Metric], options: ScanOptions, workers: Workers) -> Collector:
@@ -121,7 +166,13 @@ def ready(model: Any) -> Iterator[None]:
             model.set_attn_implementation(attention)
 
 
-def _run(model: nn.Module, fed: Feed, collector: Collector, options: ScanOptions, watch: Watch | None) -> list[str]:
+def _run(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    collector: Collector,
+    options: ScanOptions,
+    watch: Callable[[int], None] | None,
+) -> list[str]:
     """Every batch once through the model, with the collector watching; what the observer has to tell about layers."""
     tile_bytes = parse_size(options.max_memory) // 8  # a tile and what the metrics make of it
     done = 0
@@ -130,13 +181,13 @@ def _run(model: nn.Module, fed: Feed, collector: Collector, options: ScanOptions
         torch.no_grad(),  # in inference mode torch takes other, slightly different paths while it is watched
         observing(model, collector.receive, tile_bytes=tile_bytes, allow_invalid=options.allow_invalid) as observer,
     ):
-        for batch in fed.batches:
+        for batch in batches:
             collector.begin(batch)
             forward(model, batch, observer)
             collector.end(observer.sites)
             done += 0 if batch.numbers is None else len(batch.numbers)
             if watch is not None:
-                watch(done, fed.total)
+                watch(done)
     if not sum(int(count) for count in collector.queries.values()):
         raise InputError("E-DATA", "nothing was measured: no query is left")
     return observer.notes

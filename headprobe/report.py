@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from headprobe.errors import InputError, UsageError, nearest
 from headprobe.write import read_document, write_output
 
 SCHEMA = "headprobe.report"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 SITE = ("site", "path", "kind", "layer")
 NAMES: dict[str, tuple[str, ...]] = {  # the columns that name a row of each table
     "heads": (*SITE, "head", "kv_group"),
@@ -21,7 +21,10 @@ NAMES: dict[str, tuple[str, ...]] = {  # the columns that name a row of each tab
     "sequences": ("sequence", "site", "head"),
     "baselines": SITE,
     "inputs": ("sequence",),
+    "null_heads": ("run", *SITE, "head"),
+    "null_layers": ("run", *SITE, "heads"),
 }
+LATER = ("null_heads", "null_layers")  # tables that reports of schema 1.0 lack
 TABLES = tuple(NAMES)
 WORDS = ("path", "tower", "kind", "sha256")
 
@@ -51,6 +54,7 @@ class Report:
 
     `heads` has a row a head, `layers` a row a site, `pairs` a row an unordered pair, `sequences` a row a sequence and
     head, `baselines` a row a site with what uniform attention under the same mask gives, `inputs` a row a sequence.
+    With a null model `null_heads` and `null_layers` are its heads and layers, once for every draw (`run`); else empty.
     A quantity that is undefined is missing (NaN), never 0. `notes` are things that a reader should know.
     """
 
@@ -62,6 +66,8 @@ class Report:
     baselines: pd.DataFrame
     inputs: pd.DataFrame
     notes: tuple[str, ...] = ()
+    null_heads: pd.DataFrame = field(default_factory=lambda: no_rows("null_heads"))
+    null_layers: pd.DataFrame = field(default_factory=lambda: no_rows("null_layers"))
 
     def matrix(
         self, metric: str = "js", *, layer: int | None = None, kind: str | None = None, tower: str | None = None
@@ -93,6 +99,22 @@ class Report:
                 values[a, b], values[b, a] = pair[columns[0]], pair[columns[1]]
         return pd.DataFrame(values, index=labels, columns=labels)
 
+    def excess(self, table: Literal["heads", "layers"] = "heads") -> pd.DataFrame:
+        """A row a head or layer: every number minus the mean of the null model's draws, beside what names the row.
+
+        Raises `UsageError` where no null model was measured.
+        """
+        mine, null = getattr(self, table), getattr(self, f"null_{table}")
+        if null.empty:
+            raise UsageError("E-NULL", "the report has no null model", "Scan with --null random-init.")
+        names = [name for name in mine if name in (*NAMES[table], "tower", "window", "sequences", "queries")]
+        found = [name for name in mine if name in null and name not in names and not name.startswith("nearest_")]
+        key = ["site", "head"] if table == "heads" else ["site"]
+        means = null.groupby(key)[found].mean()
+        excess: pd.DataFrame = mine.set_index(key)[found] - means
+        joined: pd.DataFrame = mine[names].join(excess, on=key)
+        return joined
+
     def _heads_of(self, layer: int | None, kind: str | None, tower: str | None) -> pd.DataFrame:
         heads = self.heads
         for name, wanted in (("kind", kind), ("tower", tower)):
@@ -123,6 +145,7 @@ class Report:
     def results_sha256(self) -> str:
         """Hash of the tables: two scans with the same numbers have the same hash, wherever and whenever they ran."""
         tables = {name: _plain(getattr(self, name)) for name in TABLES}
+        tables = {name: table for name, table in tables.items() if any(table.values()) or name not in LATER}
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
 
     def document(self) -> dict[str, Any]:
@@ -158,11 +181,19 @@ class Report:
             )
         try:
             known = {name: document["provenance"].get(name) for name in Provenance.__dataclass_fields__}
-            tables = {name: _table(name, document["tables"][name]) for name in TABLES}
+            tables = {name: _table(name, document["tables"].get(name, {})) for name in TABLES}
             notes = tuple(str(note) for note in document["notes"])
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
             raise InputError("E-REPORT", f"{where} is damaged: {fault!r}") from fault
-        return cls(provenance=Provenance(**known), notes=notes, **tables)
+        report = cls(provenance=Provenance(**known), notes=notes, **tables)
+        if document.get("results_sha256") != report.results_sha256:
+            raise InputError("E-REPORT", f"{where} was changed after it was saved: its numbers don't fit its hash")
+        return report
+
+
+def no_rows(table: str) -> pd.DataFrame:
+    """A table with nothing in it but the names of its first columns."""
+    return pd.DataFrame(columns=list(NAMES[table]), dtype="float64")
 
 
 def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -183,6 +214,8 @@ def _unknown(column: "pd.Series[Any]") -> "pd.Series[bool]":
 def _table(kind: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
     """A table from its columns; raises `ValueError` if it lacks what names a row, or has words for numbers."""
     table = pd.DataFrame(columns)
+    if kind in LATER and not any(columns.values()):
+        return no_rows(kind)
     absent = [name for name in NAMES[kind] if name not in table or bool(table[name].isna().any())]
     words = [name for name in table if name not in WORDS and any(isinstance(v, str) for v in table[name])]
     if absent or words:

@@ -13,6 +13,7 @@ from headprobe.errors import UsageError, nearest
 
 Pairs = Literal["none", "layer", "model"]
 Special = Literal["keep", "drop-queries", "drop-keys"]
+Null = Literal["random-init", "random-tokens", "shuffled"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "float64"]
 MOST_LAYERS = 10_000
 SITE_KINDS = ("encoder", "decoder", "cross")
@@ -77,6 +78,8 @@ class ScanOptions(LoadOptions, InputOptions):
     layers: str | None = None
     kind: str | None = None
     max_memory: str = "1GiB"
+    null: str | None = None
+    null_runs: int = 3
     allow_invalid: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +88,10 @@ class ScanOptions(LoadOptions, InputOptions):
         check_choice("pairs", self.pairs, get_args(Pairs))
         if self.kind is not None:
             check_choice("kind", self.kind, SITE_KINDS)
+        if self.null is not None:
+            check_choice("null", self.null, get_args(Null))
+        if self.null_runs < 1:
+            raise UsageError("E-OPTION", f"--null-runs {self.null_runs} is too small", "Give 1 or more.")
         parse_size(self.max_memory)
         if self.layers is not None:
             parse_layers(self.layers)

@@ -92,6 +92,12 @@ OPTIONS: dict[str, Any] = {
     "pairs": _option(str, MEASURE_PANEL, "Compare heads within a layer, over the whole model, or not at all (none)."),
     "layers": _option(str | None, MEASURE_PANEL, "Only these layers, like 0-3,7."),
     "kind": _option(str | None, MEASURE_PANEL, "Only encoder, decoder or cross attention."),
+    "null": _option(
+        str | None,
+        MEASURE_PANEL,
+        "Measure a null model too and show the excess over it: random-init (fresh weights), random-tokens or shuffled.",
+    ),
+    "null_runs": _option(int, MEASURE_PANEL, "So many draws of the null model."),
     "max_memory": _option(str, MEASURE_PANEL, "Memory for attention beyond the model's own."),
     "allow_invalid": _option(
         bool, MEASURE_PANEL, "Report attention that is no distribution instead of refusing it.", "--allow-invalid"

@@ -22,7 +22,7 @@ def matched_reports(base: Report, tuned: Report, tables: Sequence[pd.DataFrame])
     one model has more are told in `notes`. Sites are the base's.
     """
     pairs = pd.DataFrame([row for table in tables for row in _assigned(table)])
-    values = [name for name in base.heads if name in tuned.heads and name not in _names(base)]
+    values = [str(name) for name in base.heads if name in tuned.heads and name not in _names(base)]
     values = [name for name in values if not name.startswith("nearest_") and name not in ("sequences", "queries")]
     mine, theirs = (report.heads.set_index(["site", "head"]) for report in (base, tuned))
     rows = []

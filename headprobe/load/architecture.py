@@ -129,6 +129,17 @@ def skeleton(config: Any, folder: Path, options: LoadOptions) -> Any:
     return model.eval()
 
 
+def fresh(model: Any, seed: int) -> Any:
+    """A model of the same class and config as `model`, with weights as training begins, on the same device."""
+    parameter = next(model.parameters())
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        made = type(model)._from_config(
+            model.config, attn_implementation="eager", dtype=parameter.dtype, **arguments(type(model), model.config)
+        )
+    return made.to(parameter.device).eval()
+
+
 def scanned(task: Any) -> Any:
     """The part of a task model that has all its attention: without the head if that has none of its own."""
     from transformers import PreTrainedModel

@@ -9,6 +9,7 @@ import pandas as pd
 from headprobe.errors import UsageError, nearest
 from headprobe.report import Report
 from headprobe.view.document import Block, Document, Grid, Heading, Paragraph, Table, TableColumn
+from headprobe.view.null import null_blocks
 
 NEAR_COPY = 0.02  # nats of JS: heads this near differ by less than a fiftieth of the largest possible divergence
 PLACES = {
@@ -32,6 +33,8 @@ def scan_document(report: Report, *, sort: str | None = None, top: int | None = 
     if "js" in report.pairs:
         blocks.append(_pairs_table(report, top))
     blocks.append(_layers_table(report))
+    if not report.null_layers.empty:
+        blocks += null_blocks(report)
     if report.notes:
         blocks.append(Paragraph("\n".join(f"Note: {note}." for note in report.notes)))
     return tuple(blocks)
