@@ -9,11 +9,15 @@ from headprobe.audit.policy import Policy
 from headprobe.audit.policy_file import FIXED
 from headprobe.audit.rule import Facts, NotAsked, Rule
 from headprobe.audit.rules import RULES
-from headprobe.audit.rules.against import measured
+from headprobe.audit.rules.against import UNCOMPARED, measured
+from headprobe.compare import compare_reports
+from headprobe.errors import HeadprobeError
 from headprobe.report import Report
 
-STRONGER = ("HP102", "HP104", "HP105")  # what these say of heads, HP101 and HP103 need not say again
-WEAKER = ("HP101", "HP103")
+# What the first says of heads needs not be said again by what follows it.
+STRONGER = {"HP102": ("HP101",), "HP104": ("HP101", "HP103"), "HP105": ("HP101",), "HP202": ("HP207",)}
+# Why reports can't be compared, and the findings that tell it.
+TOLD_BY = {"E-SHAPES": ("HP004",), "E-METRIC": ("HP005",), "E-SEQUENCES": ("HP000", "HP005")}
 
 
 def audit_report(facts: Facts, policy: Policy, today: date | None = None) -> Audit:
@@ -22,11 +26,17 @@ def audit_report(facts: Facts, policy: Policy, today: date | None = None) -> Aud
     Findings of redundancy (HP1xx) that the baseline has as well are no findings but a note. Waived findings stay
     listed with the reason. A rule that can't be asked is listed as skipped with the reason, unless the baseline has
     what the model's report lacks: then it fails. An audit in which nothing was measured or asked fails.
+
+    Reports that `facts` has no comparison of are compared here; `HeadprobeError` is raised where they can't be, say
+    for other texts, unless a finding tells the reason: heads or metrics that are lost.
     """
     today = today or date.today()
-    asking = _Asking(facts, policy)
+    facts, refusal = _compared(facts)
+    asking = _Asking(facts, policy, refusal)
     for rule in policy.rules():
         asking.ask(rule)
+    if refusal is not None and not {f.code for f in asking.findings} & set(TOLD_BY.get(refusal.code, ())):
+        raise refusal
     findings, notes = _new(told_once(asking.findings), facts, policy)
     findings = [_waived(finding, policy, today) for finding in findings]
     findings += [*_expired(policy, today), *asking.nothing()]
@@ -41,11 +51,22 @@ def audit_report(facts: Facts, policy: Policy, today: date | None = None) -> Aud
     )
 
 
+def _compared(facts: Facts) -> tuple[Facts, HeadprobeError | None]:
+    """The facts with a comparison if there is a baseline, or why there is none although there is a baseline."""
+    if facts.baseline is None or facts.comparison is not None:
+        return facts, None
+    try:
+        return replace(facts, comparison=compare_reports(facts.baseline, facts.report)), None
+    except HeadprobeError as refusal:
+        return facts, refusal
+
+
 class _Asking:
     """Asks rules one by one and remembers what they found, or why they couldn't be asked."""
 
-    def __init__(self, facts: Facts, policy: Policy) -> None:
+    def __init__(self, facts: Facts, policy: Policy, refusal: HeadprobeError | None) -> None:
         self.facts = facts
+        self.refusal = refusal
         self.policy = policy
         self.findings: list[Finding] = []
         self.asked: list[Asked] = []
@@ -62,7 +83,8 @@ class _Asking:
             if lost and not self.tells_loss and self.facts.baseline is not None:
                 message = f"can't be asked: the baseline has {lost}, the model has not"
                 self.findings.append(Finding(code=rule.code, severity=limits.severity, message=message, metric=lost))
-            self._note(rule, str(obstacle))
+            told = self.refusal is not None and self.facts.baseline is not None and str(obstacle) == UNCOMPARED
+            self._note(rule, self.refusal.problem if told and self.refusal else str(obstacle))
             return
         self.findings += [f for f in found if limits.layers is None or f.layer is None or f.layer in limits.layers]
         self._note(rule, "")
@@ -102,14 +124,14 @@ def _missing(rule: Rule, report: Report) -> str:
 def told_once(findings: Iterable[Finding]) -> list[Finding]:
     """Without findings that a stronger rule tells of the same heads: a group of uniform heads is alike, too."""
     findings = list(findings)
-    told: dict[int | None, set[int]] = {}
+    told: dict[tuple[str, int | None], set[int]] = {}
     for finding in findings:
-        if finding.code in STRONGER:
-            told.setdefault(finding.site, set()).update(finding.heads)
+        for weaker in STRONGER.get(finding.code, ()):
+            told.setdefault((weaker, finding.site), set()).update(finding.heads)
     return [
         finding
         for finding in findings
-        if finding.code not in WEAKER or not finding.heads or not set(finding.heads) <= told.get(finding.site, set())
+        if not finding.heads or not set(finding.heads) <= told.get((finding.code, finding.site), set())
     ]
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -115,11 +116,13 @@ def _one(code: str, limits: Limits, one: Seen) -> Finding:
 
 
 def listed(heads: Iterable[int]) -> str:
-    """Heads in words: "heads 1, 3 and 4"."""
-    numbers = [str(head) for head in heads]
-    if len(numbers) == 1:
-        return f"head {numbers[0]}"
-    return f"heads {', '.join(numbers[:-1])} and {numbers[-1]}"
+    """Heads in words: "heads 1, 3 and 6 to 8"."""
+    words: list[str] = []
+    numbers = sorted(heads)
+    for _, run in groupby(enumerate(numbers), lambda item: item[1] - item[0]):
+        each = [head for _, head in run]
+        words += [f"{each[0]} to {each[-1]}"] if len(each) >= SEVERAL else [str(head) for head in each]
+    return f"head{'s' * (len(numbers) > 1)} {' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)}"
 
 
 def clusters(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, ...]]:

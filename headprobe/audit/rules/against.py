@@ -12,6 +12,7 @@ from headprobe.audit.rules.validity import DERIVED
 from headprobe.report import Report
 
 COMPARED = ("heads", "layers", "pairs", "sequences")
+UNCOMPARED = "the reports were not compared"
 ALPHA = 0.05  # a change counts below this q
 LEAST_SEQUENCES = 6  # the smallest two-sided p is 2/2^N: below ALPHA from 6 on
 
@@ -157,5 +158,5 @@ class FewSequences(Rule):
 
 def _compared(facts: Facts) -> int:
     if facts.comparison is None or facts.comparison.heads.empty:
-        raise NotAsked("the reports were not compared")
+        raise NotAsked(UNCOMPARED)
     return sequences_of(facts)
