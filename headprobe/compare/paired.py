@@ -1,5 +1,7 @@
 """From two reports to a comparison: sites matched, sequences paired, changes tested."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -62,7 +64,7 @@ def _renumbered(base: Report, tuned: Report) -> Report:
     sites = {key: site for site, key in site_keys(base).items()}
     number = {site: sites[key] for site, key in site_keys(tuned).items()}
     changed = {name: getattr(tuned, name).assign(site=getattr(tuned, name)["site"].map(number)) for name in MOVED}
-    return Report(tuned.provenance, pairs=tuned.pairs, baselines=tuned.baselines, inputs=tuned.inputs, **changed)
+    return replace(tuned, **changed)
 
 
 MOVED = ("heads", "layers", "sequences")
