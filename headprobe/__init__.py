@@ -4,14 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headprobe.auditing import audit
     from headprobe.capture import observing
+    from headprobe.compare import Comparison
+    from headprobe.comparing import compare
     from headprobe.pipeline import scan
     from headprobe.report import Report
 
-__all__ = ["Report", "__version__", "observing", "scan"]
+__all__ = ["Comparison", "Report", "__version__", "audit", "compare", "observing", "scan"]
 __version__ = "0.1.0"
 
-_HOMES = {"Report": "headprobe.report", "observing": "headprobe.capture", "scan": "headprobe.pipeline"}
+_HOMES = {
+    "Comparison": "headprobe.compare",
+    "Report": "headprobe.report",
+    "audit": "headprobe.auditing",
+    "compare": "headprobe.comparing",
+    "observing": "headprobe.capture",
+    "scan": "headprobe.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

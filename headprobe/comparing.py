@@ -85,7 +85,7 @@ def measured(
     **options: Any,
 ) -> Both:
     """Both models' reports, as `compare` needs them."""
-    saved = [_saved(base), _saved(tuned)]
+    saved = [saved_report(base), saved_report(tuned)]
     if saved[0] is None and saved[1] is None:
         return _side_by_side(base, tuned, match, base_revision, watch, options)
     if match:
@@ -98,7 +98,8 @@ def measured(
     return Both(reports[0], reports[1], None)
 
 
-def _saved(model: Model) -> Report | None:
+def saved_report(model: Model) -> Report | None:
+    """The report that is given or was saved, None for a model."""
     if isinstance(model, Report):
         return model
     if isinstance(model, nn.Module):

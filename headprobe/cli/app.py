@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from headprobe import __version__
+from headprobe.cli.audit import audit
+from headprobe.cli.compare import compare
 from headprobe.cli.inspect import inspect
 from headprobe.cli.matrix import matrix
 from headprobe.cli.metrics import metrics
@@ -26,7 +28,7 @@ app = typer.Typer(
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
 )
-for command in (scan, matrix, inspect, metrics):
+for command in (scan, compare, audit, matrix, inspect, metrics):
     app.command(name=command.__name__)(command)
 
 
@@ -62,5 +64,5 @@ def _program(
     values = {name.replace("-", "_"): value for name, value in values.items()}
     for name in LISTS & set(values):
         values[name] = values[name] if isinstance(values[name], list) else [values[name]]
-    commands = ("scan", "matrix", "inspect")
+    commands = ("scan", "compare", "audit", "matrix", "inspect")
     context.default_map = dict.fromkeys(commands, values)

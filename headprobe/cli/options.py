@@ -10,7 +10,7 @@ import typer
 
 from headprobe.settings import ScanOptions
 
-MODEL_PANEL, INPUT_PANEL, MEASURE_PANEL, OUTPUT_PANEL = "Model", "Input", "Measurement", "Output"
+MODEL_PANEL, INPUT_PANEL, MEASURE_PANEL, OUTPUT_PANEL, GATE_PANEL = "Model", "Input", "Measurement", "Output", "Gate"
 DEFAULTS = {field.name: field.default for field in fields(ScanOptions)}
 
 
@@ -121,6 +121,33 @@ OUTPUT: dict[str, Any] = {
     "verbose": _option(bool, OUTPUT_PANEL, "Messages of the libraries too.", "--verbose", "-v"),
     "no_progress": _option(bool, OUTPUT_PANEL, "No progress bar.", "--no-progress"),
 }
+GATE: dict[str, Any] = {
+    "baseline": _option(str | None, GATE_PANEL, "What to judge change against: a model, or a saved report (.json)."),
+    "baseline_revision": _option(str | None, GATE_PANEL, "Branch, tag or commit of a baseline on the hub."),
+    "update_baseline": _option(
+        bool, GATE_PANEL, "Write the model's report to --baseline, and judge no change.", "--update-baseline"
+    ),
+    "policy": _option(
+        str | None, GATE_PANEL, "A policy. Default: that of the nearest configuration file.", metavar="FILE"
+    ),
+    "fail_on": _option(str | None, GATE_PANEL, "The least severity that fails: note, warning or error (the default)."),
+    "select": _option(
+        list[str], GATE_PANEL, "Only rules whose codes begin so. Repeatable.", "--select", metavar="CODE", show=False
+    ),
+    "ignore": _option(
+        list[str], GATE_PANEL, "Not the rules whose codes begin so. Repeatable.", "--ignore", metavar="CODE", show=False
+    ),
+    "set": _option(
+        list[str], GATE_PANEL, "A rule's limit, like HP101.js=0.02. Repeatable.", "--set", metavar="LIMIT", show=False
+    ),
+    "exit_zero": _option(bool, GATE_PANEL, "Exit 0 although there are findings.", "--exit-zero"),
+    "explain": _option(str | None, GATE_PANEL, "Explain a rule and stop.", metavar="CODE"),
+    "show_policy": _option(bool, GATE_PANEL, "Show every setting and where it is from, and stop.", "--show-policy"),
+}
+GATE_DEFAULTS: dict[str, Any] = {
+    "baseline": None, "baseline_revision": None, "update_baseline": False, "policy": None, "fail_on": None,
+    "select": (), "ignore": (), "set": (), "exit_zero": False, "explain": None, "show_policy": False,
+}  # fmt: skip
 OUTPUT_DEFAULTS: dict[str, Any] = {
     "output": (), "format": "table", "sort": None, "top": None, "quiet": False, "verbose": False, "no_progress": False,
 }  # fmt: skip
@@ -131,8 +158,8 @@ def accepting(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
 
     The decorated function has its own parameters and `**options`; the command line sees both.
     """
-    known = {**OPTIONS, **OUTPUT}
-    defaults = {**DEFAULTS, **OUTPUT_DEFAULTS}
+    known = {**OPTIONS, **OUTPUT, **GATE}
+    defaults = {**DEFAULTS, **OUTPUT_DEFAULTS, **GATE_DEFAULTS}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]

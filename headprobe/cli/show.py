@@ -17,7 +17,11 @@ HEAD_NAMES = ("site", "path", "kind", "layer", "head", "kv_group", "sequences", 
 NEAREST = ("nearest_layer", "nearest_head", "nearest_js")
 
 
-def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("table", "json", "csv")) -> None:
+def check_output_options(
+    options: dict[str, Any],
+    formats: tuple[str, ...] = ("table", "json", "csv"),
+    suffixes: tuple[str, ...] = (".json", ".csv", ".parquet"),
+) -> None:
     """Refuse wrong output options before any work is done."""
     from headprobe.write import check_output
 
@@ -32,7 +36,13 @@ def check_output_options(options: dict[str, Any], formats: tuple[str, ...] = ("t
             raise UsageError(
                 "E-OUTPUT", f'-o "{path}" is no path', "For standard output there is --format json or csv."
             )
-        check_output(Path(path))
+        check_output(Path(path), suffixes)
+
+
+def is_report(name: str) -> bool:
+    """True for a saved report: a .json file, or the folder of one."""
+    path = Path(name)
+    return path.is_file() if path.suffix == ".json" else (path / "report.json").is_file()
 
 
 def first_look(model: str, options: dict[str, Any]) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from headprobe.compare.comparison import Comparison
+from headprobe.compare.comparison import Comparison, table
 from headprobe.report import NAMES, Report
 
 NOTE = (
     "heads were matched by assignment on JS over the same inputs, so that p-values would test what was chosen by the"
     " same numbers: there are none"
 )
-UNDEFINED = ("median_change", "effect", "dz", "ci_low", "ci_high", "p", "q")
+UNDEFINED = ("mean_change", "median_change", "effect", "dz", "ci_low", "ci_high", "p", "q")
 
 
 def matched_reports(base: Report, tuned: Report, tables: Sequence[pd.DataFrame]) -> Comparison:
@@ -21,7 +21,7 @@ def matched_reports(base: Report, tuned: Report, tables: Sequence[pd.DataFrame])
     head. `heads` of the result also has `tuned_layer`, `tuned_head` and the pair's `js`; heads that are left over where
     one model has more are told in `notes`. Sites are the base's.
     """
-    pairs = pd.DataFrame([row for table in tables for row in _assigned(table)])
+    pairs = pd.DataFrame([row for matrix in tables for row in _assigned(matrix)])
     values = [str(name) for name in base.heads if name in tuned.heads and name not in _names(base)]
     values = [name for name in values if not name.startswith("nearest_") and name not in ("sequences", "queries")]
     mine, theirs = (report.heads.set_index(["site", "head"]) for report in (base, tuned))
@@ -43,9 +43,9 @@ def matched_reports(base: Report, tuned: Report, tables: Sequence[pd.DataFrame])
     return Comparison(
         base=base.provenance,
         tuned=tuned.provenance,
-        heads=pd.DataFrame(rows),
-        layers=pd.DataFrame(columns=["site", "path", "tower", "kind", "layer", "heads"]),
-        drift=pd.DataFrame(columns=["site", "path", "tower", "kind", "layer", "head", "js", "tv"]),
+        heads=table("heads", rows),
+        layers=table("layers", []),
+        drift=table("drift", []),
         notes=tuple(notes),
     )
 
@@ -54,15 +54,15 @@ def _names(report: Report) -> set[str]:
     return {*NAMES["heads"], "tower"} & set(report.heads)
 
 
-def _assigned(table: pd.DataFrame) -> list[dict[str, float]]:
+def _assigned(matrix: pd.DataFrame) -> list[dict[str, float]]:
     """The assignment of heads with the least sum of JS."""
     from scipy.optimize import linear_sum_assignment
 
-    js = table.to_numpy()
+    js = matrix.to_numpy()
     rows, columns = linear_sum_assignment(js)
     found = []
     for i, j in zip(rows, columns, strict=True):
-        (site, _, head), (tuned_site, tuned_layer, tuned_head) = table.index[i], table.columns[j]
+        (site, _, head), (tuned_site, tuned_layer, tuned_head) = matrix.index[i], matrix.columns[j]
         found.append(
             {
                 "site": site,
