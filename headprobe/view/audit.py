@@ -73,12 +73,20 @@ def _verdict(audit: Audit, rules: Mapping[str, Rule]) -> str:
         sentences.append(f"{graded} {verb} not fail it, which takes {audit.fail_on}s.")
     if waived:
         sentences.append(f"{_count(waived, 'finding')} {'is' if waived == 1 else 'are'} waived.")
+    return " ".join([*sentences, _tally(audit)])
+
+
+def _tally(audit: Audit) -> str:
     statuses = Counter(rule.status for rule in audit.rules)
-    sentences.append(
-        f"Of {_count(len(audit.rules), 'rule')}, {statuses['passed']} passed, {statuses['failed']} failed and"
+    passed = f"{statuses['passed']} passed"
+    told = {finding.code for finding in audit.findings}
+    slightly = sum(rule.status == "passed" and rule.code in told for rule in audit.rules)
+    if slightly:
+        passed += f" ({slightly} of them with findings)"
+    return (
+        f"Of {_count(len(audit.rules), 'rule')}, {statuses['failed']} failed, {passed} and"
         f" {statuses['skipped']} could not be asked."
     )
-    return " ".join(sentences)
 
 
 def _grade(severity: Severity) -> int:
@@ -165,8 +173,9 @@ def _not_asked(audit: Audit, rules: Mapping[str, Rule]) -> str:
 
 
 def _passed(audit: Audit, rules: Mapping[str, Rule]) -> str:
-    passed = [_rule(rule.code, audit, rules) for rule in audit.rules if rule.status == "passed"]
-    return f"Passed: {', '.join(passed)}." if passed else ""
+    told = {finding.code for finding in audit.findings}
+    passed = [rule.code for rule in audit.rules if rule.status == "passed" and rule.code not in told]
+    return f"Passed without findings: {', '.join(_rule(code, audit, rules) for code in passed)}." if passed else ""
 
 
 def _notes(audit: Audit) -> str:

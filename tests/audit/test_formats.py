@@ -123,6 +123,7 @@ def test_sarif_places_and_numbers() -> None:
     rule = driver["rules"][1]
     assert rule["help"]["text"].startswith("Two heads do the same.\n\n")
     assert rule["defaultConfiguration"] == {"level": "error"}
+    assert (rule["name"], rule["shortDescription"]["text"]) == ("twin-heads", "Two heads do the same.")
     copy, layer, waived = run["results"]
     assert (copy["level"], copy["ruleId"], copy["ruleIndex"]) == ("error", "HP102", 1)
     assert copy["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "org/tuned/config.json"}
@@ -141,6 +142,12 @@ def test_sarif_fingerprints_outlast_the_numbers() -> None:
     assert one["results"][0]["partialFingerprints"] == other["results"][0]["partialFingerprints"]
     prints = {r["partialFingerprints"]["headprobe/v1"] for r in as_sarif(audit())["results"]}
     assert len(prints) == 3
+
+
+def test_code_scanning_keeps_findings_apart() -> None:
+    groups = (finding(head=None, heads=(0, 1)), finding(head=None, heads=(4, 5)))
+    results = as_sarif(audit(groups))["results"]
+    assert len({result["partialFingerprints"]["primaryLocationLineHash"] for result in results}) == 2
 
 
 @pytest.mark.parametrize(

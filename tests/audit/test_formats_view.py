@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headprobe.audit.finding import Audit
+from headprobe.audit.finding import Asked, Audit
 from headprobe.audit.formats import render
 from headprobe.audit.formats.summary import NOTE, append_summary, capped
 from headprobe.errors import EnvironmentFailure
@@ -31,18 +31,23 @@ def verdict(which: Audit) -> str:
 def test_the_verdict_is_in_words() -> None:
     assert verdict(audit()) == (
         "1 finding fails the audit: 1 of HP102 (twin-heads). 1 warning does not fail it, which takes errors."
-        " 1 finding is waived. Of 4 rules, 1 passed, 2 failed and 1 could not be asked."
+        " 1 finding is waived. Of 4 rules, 2 failed, 1 passed and 1 could not be asked."
     )
     assert verdict(replace(audit(), fail_on="warning")).startswith(
         "2 findings fail the audit: 1 of HP102 (twin-heads), 1 of HP201 (lost-diversity). 1 finding is waived."
     )
-    assert verdict(audit((), ASKED[:1])).startswith("No finding fails the audit. Of 1 rule, 1 passed")
+    assert verdict(audit((), ASKED[:1])).startswith("No finding fails the audit. Of 1 rule, 0 failed, 1 passed")
+
+
+def test_a_rule_may_pass_with_findings() -> None:
+    which = audit((finding(severity="warning"),), [replace(ASKED[1], status="passed")])
+    assert verdict(which).endswith("0 failed, 1 passed (1 of them with findings) and 0 could not be asked.")
+    assert "Passed" not in shown(audit_document(which, RULES))
 
 
 @pytest.mark.parametrize("asked", [ASKED[3:], ()])
-def test_what_could_not_be_asked_has_not_passed(asked: tuple[object, ...]) -> None:
-    which = audit((), ASKED[3:] if asked else ())
-    assert verdict(which).startswith("Nothing was audited: no rule could be asked.")
+def test_what_could_not_be_asked_has_not_passed(asked: tuple[Asked, ...]) -> None:
+    assert verdict(audit((), asked)).startswith("Nothing was audited: no rule could be asked.")
 
 
 def test_a_page_has_everything() -> None:
@@ -53,7 +58,7 @@ def test_a_page_has_everything() -> None:
         "HP201 text decoder layer 2: 3.5 effective heads, limit 4",
         "Waived: HP102 encoder layer 3 head 1 and layer 4 head 11: known; until 2027-01-01",
         "Could not be asked: HP202 (drift): there is no baseline",
-        "Passed: HP101 (dead-head).",
+        "Passed without findings: HP101 (dead-head).",
         "Note: one layer is masked.",
         "headprobe audit --explain HP102",
     ):

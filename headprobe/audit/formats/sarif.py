@@ -1,6 +1,7 @@
 """An audit as SARIF 2.1.0, for code scanning. Tests hold it to the published schema."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from headprobe.audit.rule import Rule
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 MOST_RESULTS = 25_000  # GitHub refuses a run with more
+MOST_TITLE = 250  # characters of a rule's description in a list
 MOST_SEGMENT = 200  # characters of a name in a URI
 PROBLEM: dict[Severity, str] = {"error": "error", "warning": "warning", "note": "recommendation"}  # GitHub's words
 
@@ -44,7 +46,7 @@ def _run(audit: Audit, rules: Mapping[str, Rule]) -> dict[str, Any]:
             "failOn": audit.fail_on,
             "failed": bool(audit.failing),
         },
-        "results": [_result(finding, uri, index) for finding in audit.findings[:MOST_RESULTS]],
+        "results": _results(audit, uri, index),
     }
 
 
@@ -68,6 +70,7 @@ def _rule(code: str, audit: Audit, rules: Mapping[str, Rule]) -> dict[str, Any]:
     if code in rules:
         rule = rules[code]
         parts = [line(text) for text in (rule.about, rule.rationale, rule.advice) if text]
+        about["shortDescription"] = {"text": line(rule.about, MOST_TITLE)}
         about["fullDescription"] = {"text": line(rule.about)}
         about["help"] = {"text": "\n\n".join([*parts, f"More: headprobe audit --explain {code}"])}
     return about
@@ -90,6 +93,21 @@ def _skipped(rule: Asked, index: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
+def _results(audit: Audit, uri: str, index: Mapping[str, int]) -> list[dict[str, Any]]:
+    """GitHub follows a result by its rule and one fingerprint, and takes two that share it for one."""
+    seen: Counter[str] = Counter()
+    results = []
+    for finding in audit.findings[:MOST_RESULTS]:
+        print_ = finding.fingerprint
+        seen[print_] += 1
+        results.append(_result(finding, uri, index))
+        results[-1]["partialFingerprints"] = {
+            "headprobe/v1": print_,
+            "primaryLocationLineHash": f"{print_}:{seen[print_]}",
+        }
+    return results
+
+
 def _result(finding: Finding, uri: str, index: Mapping[str, int]) -> dict[str, Any]:
     numbers = {name: number(getattr(finding, name)) for name in ("value", "limit", "baseline")}
     facts = {"metric": line(finding.metric), "path": line(finding.path), "heads": list(finding.heads)}
@@ -106,7 +124,6 @@ def _result(finding: Finding, uri: str, index: Mapping[str, int]) -> dict[str, A
                 "logicalLocations": _places(finding),
             }
         ],
-        "partialFingerprints": {"headprobe/v1": finding.fingerprint},
         "suppressions": [suppression] if waived else [],  # the standard wants it in all results or in none
         "properties": {
             **{name: value for name, value in numbers.items() if value is not None},
@@ -127,6 +144,8 @@ def _places(finding: Finding) -> list[dict[str, str]]:
 
 
 def _place(finding: Finding, layer: int, head: int | None) -> dict[str, str]:
-    stack = [line(part, MOST_SEGMENT).replace("/", "%2F") for part in (finding.tower, finding.kind) if part]
+    stack = [
+        line(part, MOST_SEGMENT).replace("/", "%2F") for part in dict.fromkeys((finding.tower, finding.kind)) if part
+    ]
     parts = [*stack, f"layer.{layer}", *([] if head is None else [f"head.{head}"])]
     return {"name": parts[-1], "fullyQualifiedName": "/".join(parts)}
