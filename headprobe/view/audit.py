@@ -34,6 +34,13 @@ def audit_document(audit: Audit, rules: Mapping[str, Rule], *, top: int | None =
     return tuple(blocks)
 
 
+def policy_document(settings: Iterable[tuple[str, str, str]]) -> Document:
+    """A policy's settings and waivers, as (what, value, where it is from)."""
+    rows = tuple((line(what), line(value), line(source)) for what, value, source in settings)
+    columns = (TableColumn("setting", text=True), TableColumn("value", text=True), TableColumn("from", text=True))
+    return (Table("Policy", columns, rows),)
+
+
 def audit_text(audit: Audit, format: str, rules: Mapping[str, Rule]) -> str:  # noqa: A002  # the option's name
     """`audit` in one of `AUDIT_FORMATS`. Raises `UsageError` for another format.
 

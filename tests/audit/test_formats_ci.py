@@ -84,8 +84,8 @@ def test_inputs_are_never_commands(audit: Any, text: str) -> None:
 
 
 def test_more_options(audit: Any) -> None:
-    _, words, _ = audit(0, MODEL="m", ARGS=" --num-samples 64\n  --select HP1* ")
-    assert words[5:] == ["--num-samples", "64", "--select", "HP1*", "--", "m"]
+    _, words, _ = audit(0, MODEL="m", ARGS=" --limit 64\n  --select HP1* ")
+    assert words[5:] == ["--limit", "64", "--select", "HP1*", "--", "m"]
 
 
 def test_the_action() -> None:

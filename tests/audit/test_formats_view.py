@@ -10,7 +10,7 @@ from headprobe.audit.finding import Asked, Audit
 from headprobe.audit.formats import render
 from headprobe.audit.formats.summary import NOTE, append_summary, capped
 from headprobe.errors import EnvironmentFailure
-from headprobe.view.audit import audit_document, audit_text
+from headprobe.view.audit import audit_document, audit_text, policy_document
 from headprobe.view.document import Document, Paragraph, Table
 from headprobe.view.terminal import console, show
 from tests.audit.samples import ASKED, HOSTILE, RULES, audit, finding, many
@@ -97,6 +97,14 @@ def test_hostile_text_draws_nothing(text: str) -> None:
     assert not any(line.startswith("::") for line in page.splitlines())
     assert len(page) < 10_000
     assert sum(block.text.count("\n") for block in document if isinstance(block, Paragraph)) == 2
+
+
+def test_a_policy() -> None:
+    page = shown(policy_document([("HP101.js", "0.02", "default"), ("fail-on", "a\nb", "x\x1b.toml")]))
+    assert [row.split() for row in page.splitlines()[-2:]] == [
+        ["HP101.js", "0.02", "default"],
+        ["fail-on", "a\\nb", "x\\x1b.toml"],
+    ]
 
 
 def test_markdown() -> None:
