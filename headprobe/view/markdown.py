@@ -66,7 +66,8 @@ def _grid(grid: Grid) -> str:
 
 
 def _title(text: str) -> list[str]:
-    return [f"**{escaped(text)}**"] if text.strip() else []
+    shown = escaped(text)
+    return [f"**{shown}**"] if shown else []
 
 
 def _rows(titles: list[str], words: list[bool], rows: Iterable[tuple[str, ...]]) -> str:

@@ -1,5 +1,7 @@
 """Comparisons of reports: what was planted is found, where it was planted and by how much."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -196,3 +198,8 @@ def test_a_large_comparison_takes_seconds() -> None:
     comparison = compare_reports(base, tuned)
     assert len(comparison.heads) == 144 * 11
     assert time.process_time() - start < 20
+
+
+def test_importing_it_is_cheap() -> None:
+    code = "import sys, headprobe.compare; sys.exit(bool({'scipy', 'torch', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
