@@ -10,6 +10,8 @@ from headprobe.view.document import TableColumn
 
 SIGNIFICANT = 0.05  # of q: so many of a quantity's discoveries are false on average
 STILL = 1e-6  # nats of JS: rounding
+# Quantities that say again what another one says.
+SAID_BY = {"rcos_excess": "rcos", "entropy": "entropy_norm", "kl_mean": "js_mean"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _changed(comparison: Comparison, places: Places) -> list[str]:
             f" {heads['sequences'].max()} sequences."
         ]
     changed = found.drop_duplicates(["site", "head"])
-    most = found.groupby("metric", sort=False).size().idxmax()
+    most = said_once(found).groupby("metric", sort=False).size().idxmax()
     of_most = found[found["metric"] == most]
     rising = int((of_most["mean_change"] > 0).sum())
     sentence = (
@@ -95,6 +97,12 @@ def _changed(comparison: Comparison, places: Places) -> list[str]:
 def any_change(heads: pd.DataFrame) -> bool:
     """True if anything changed at all."""
     return bool((heads[["change", "mean_change"]].fillna(0) != 0).to_numpy().any())
+
+
+def said_once(heads: pd.DataFrame) -> pd.DataFrame:
+    """The rows but those of quantities that say again what another one says."""
+    names = set(heads["metric"])
+    return heads[[SAID_BY.get(name) not in names for name in heads["metric"]]]
 
 
 def _most_of_all(comparison: Comparison, places: Places, changed: pd.DataFrame) -> str:

@@ -4,11 +4,8 @@ import math
 from typing import Any
 
 from headprobe.compare import Comparison
-from headprobe.view.changes import SIGNIFICANT, Places, any_change, matched, summary
+from headprobe.view.changes import SIGNIFICANT, STILL, Places, any_change, matched, said_once, summary
 from headprobe.view.document import Block, Document, Grid, Heading, Paragraph, Table, TableColumn
-
-# Quantities that say again what another one says.
-SAID_BY = {"rcos_excess": "rcos", "entropy": "entropy_norm", "kl_mean": "js_mean"}
 
 
 def comparison_document(comparison: Comparison, *, top: int | None = 20) -> Document:
@@ -46,8 +43,7 @@ def _title(comparison: Comparison) -> str:
 
 def _changes_table(comparison: Comparison, places: Places, top: int | None) -> list[Block]:
     heads = comparison.heads
-    names = set(heads["metric"])
-    heads = heads[[SAID_BY.get(name) not in names for name in heads["metric"]]]
+    heads = said_once(heads)
     heads = heads[heads["p"].notna() & ((heads["change"] != 0) | (heads["mean_change"] != 0))]
     if heads.empty:
         return []
@@ -153,7 +149,7 @@ def _maps(comparison: Comparison, places: Places) -> list[Block]:
     drift = comparison.drift
     names = {"tv": "share of a head's attention that moved", "js": "JS between base and tuned in nats"}
     name = next((name for name in names if name in drift and drift[name].notna().any()), None)
-    if name is None:
+    if name is None or drift["js"].max() < STILL:
         return []
     maps: list[Block] = []
     for stack, part in drift.groupby(drift["site"].map(places.stacks), sort=False):
