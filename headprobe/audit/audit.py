@@ -82,7 +82,7 @@ class _Asking:
             lost = self._lost(rule)
             if lost and not self.tells_loss and self.facts.baseline is not None:
                 message = f"can't be asked: the baseline has {lost}, the model has not"
-                self.findings.append(Finding(code=rule.code, severity=limits.severity, message=message, metric=lost))
+                self.findings.append(Finding(code=rule.code, severity="error", message=message, metric=lost))
             told = self.refusal is not None and self.facts.baseline is not None and str(obstacle) == UNCOMPARED
             self._note(rule, self.refusal.problem if told and self.refusal else str(obstacle))
             return
@@ -110,7 +110,7 @@ class _Asking:
     def nothing(self) -> Iterator[Finding]:
         """HP000 if no rule that looks at numbers could be asked."""
         judged = [asked for asked in self.asked if asked.code not in (*FIXED, "HP006") and asked.status != "skipped"]
-        if not judged and not any(finding.code in FIXED for finding in self.findings):
+        if not judged and not self.findings:
             reasons = sorted({asked.reason for asked in self.asked if asked.reason})
             why = f": {'; '.join(reasons)}" if reasons else ""
             yield Finding(code="HP000", severity="error", message=f"no rule could be asked{why}")

@@ -182,7 +182,7 @@ def _waiver(table: Table, source: str) -> Waiver:
         if not table.get(name):
             _refuse(source, f"a waiver needs {name}", 'Like expires = 2031-01-31, reason = "known since …".')
     code, reason = table["code"], table["reason"]
-    if code not in RULES:
+    if not isinstance(code, str) or code not in RULES:
         _refuse(source, f'no rule "{code}"', nearest(str(code), RULES))
     if code in UNWAIVABLE:
         _refuse(source, f"{code} can't be waived")

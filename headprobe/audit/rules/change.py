@@ -19,15 +19,15 @@ class MoreRedundant(Rule):
         f"layer (less than `js_share` of its mean JS to them is left). {SIGNIFICANCE}"
     )
     rationale = (
-        "Measured: from tiny-bert to its healthy child rcos rises by 0.07 at most and 0.74 of the mean JS is left, "
-        "0.45 on other texts; to tiny-bert-collapsed rcos rises by 0.56 to 0.69 in the collapsed layers and 0.01 to "
-        "0.03 of the JS is left. The limits lie between with room on both sides."
+        "Measured on six sets of texts, short ones and random tokens among them: from tiny-bert to its healthy child "
+        "rcos rises by 0.21 at most (0.07 on the built-in texts) and 0.57 or more of a head's mean JS is left; to "
+        "tiny-bert-collapsed rcos rises by 0.31 to 0.72 in the collapsed layers and at most 0.14 of the JS is left."
     )
     advice = "Train less hard, or penalise agreement of heads; look at the layers that HP102 and HP202 name."
     passes = "rcos 0.29 -> 0.36."
     fails = "rcos 0.31 -> 0.97, js_mean 0.14 -> 0.002."
     severity: ClassVar[Severity] = "error"
-    limits: ClassVar[dict[str, float]] = {"rcos": 0.3, "js_share": 0.25}
+    limits: ClassVar[dict[str, float]] = {"rcos": 0.35, "js_share": 0.25}
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"rcos": (0.0, 1.0), "js_share": (0.0, 1.0)}
     needs_baseline = True
 
@@ -59,8 +59,8 @@ class FewerDifferentHeads(Rule):
         "others (js_mean fell with q < 0.05): the effective number itself has no value by sequence to test."
     )
     rationale = (
-        "Measured: the healthy child of tiny-bert loses 0.21 at most, tiny-bert-collapsed 0.97 and 0.98 in its "
-        "collapsed layers. 0.75 is what is lost when the JS of all heads falls to a quarter, as in HP201."
+        "Measured on six sets of texts: the healthy child of tiny-bert loses 0.40 at most, tiny-bert-collapsed 0.97 "
+        "or more in its collapsed layers. 0.75 is lost when the JS of all heads falls to a quarter, as in HP201."
     )
     advice = "See HP102: the layer may be on its way to collapse."
     passes = "2.02 -> 1.81 effective heads of 8."
@@ -105,7 +105,7 @@ class EntropyCollapse(Rule):
     rationale = (
         "Zhai et al. 2023 found that collapse of entropy goes with unstable training. Arithmetic: 0.3 of ln 128 is "
         "1.5 nats, a quarter of the keys; below 0.3 fewer than 5 of 128 keys count. Measured: the healthy child of "
-        "tiny-bert falls by 0.09 at most. Heads that were narrow before can't collapse."
+        "tiny-bert falls by 0.21 at most. Heads that were narrow before can't collapse."
     )
     advice = "Look for weights that grew in the queries or keys of this head, a learning rate that is too high."
     passes = "entropy_norm 0.84 -> 0.75."

@@ -20,14 +20,14 @@ class NewSink(Rule):
     name = "new-sink"
     about = f"`first_mass` or `special_mass` rose by more than `rise` to more than `mass`. {SIGNIFICANCE}"
     rationale = (
-        "Gu et al. 2025 call a head a sink from 0.3 of the mass on the first token; 0.5 is a majority. Measured: the "
-        "healthy child of tiny-bert gains 0.15 at most."
+        "Gu et al. 2025 call a head a sink from 0.3 of the mass on the first token; 0.5 is a majority. Measured on six "
+        "sets of texts: the healthy child of tiny-bert gains 0.31 at most, on short ones."
     )
     advice = "A head that looks at a sink does nothing: see whether the task still needs it."
     passes = "special_mass 0.26 -> 0.37."
     fails = "first_mass 0.10 -> 0.97."
     severity: ClassVar[Severity] = "warning"
-    limits: ClassVar[dict[str, float]] = {"rise": 0.3, "mass": 0.5}
+    limits: ClassVar[dict[str, float]] = {"rise": 0.4, "mass": 0.5}
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"rise": (0.0, 1.0), "mass": (0.0, 1.0)}
     needs_baseline = True
 
@@ -101,7 +101,7 @@ class NewTwins(Rule):
     rationale = (
         "Arithmetic: JS is never negative, so a mean near 0 is small on nearly every query; a fall from five times the "
         "limit can't be chance and needs no test. Measured: from tiny-bert to its healthy child the closest pair goes "
-        "from 0.063 to 0.050, ten times the limit."
+        "from 0.063 to 0.050, and is 0.029 or more on other texts."
     )
     advice = "The heads were tied or copied, or training drove them together: compare their weights."
     passes = "JS 0.063 -> 0.050."
@@ -128,22 +128,29 @@ class NewTwins(Rule):
         now = replace(facts.report, pairs=pairs[new])
         for finding in NearIdentical().check(Facts(now), limits):
             message = finding.message.replace("nearly identical", "nearly identical, which they were not before", 1)
-            yield replace(finding, code=self.code, message=message)
+            yield replace(finding, code=self.code, message=message, baseline=_before(finding, were))
 
 
-def _apart(facts: Facts, values: dict[str, float]) -> set[frozenset[tuple[int, int]]]:
-    """Pairs of heads, by the model's sites, that were far apart in the baseline."""
+def _before(finding: Finding, were: dict[frozenset[tuple[int, int]], float]) -> float | None:
+    """What the JS of a pair was in the baseline; None for a group."""
+    if finding.head is None or finding.other_head is None or finding.site is None or finding.other_site is None:
+        return None
+    return were.get(frozenset({(finding.site, finding.head), (finding.other_site, finding.other_head)}))
+
+
+def _apart(facts: Facts, values: dict[str, float]) -> dict[frozenset[tuple[int, int]], float]:
+    """The JS in nats of pairs of heads, by the model's sites, that were far apart in the baseline."""
     assert facts.baseline is not None
     ours = keys(facts.report)
     by_site = {
         (int(row["site"]), int(row["head"])): _at(ours[key]) for key, row in keys(facts.baseline).items() if key in ours
     }
-    found = set()
+    found = {}
     for row in rows(facts.baseline.pairs):
         ends = [by_site.get((int(row[f"site_{end}"]), int(row[f"head_{end}"]))) for end in "ab"]
         least = values["apart"] * (values["kv_js"] if row["same_kv_group"] else values["js"])
         if known(row["js"]) and row["js"] >= least:
-            found.add(frozenset(end for end in ends if end is not None))
+            found[frozenset(end for end in ends if end is not None)] = float(row["js"])
     return found
 
 
