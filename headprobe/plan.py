@@ -26,11 +26,14 @@ from headprobe.load.checkpoint import (
 from headprobe.load.collate import MOST_SEQUENCES, TOKENS_A_BATCH, model_limit
 from headprobe.load.images import COUNT as IMAGES
 from headprobe.load.sounds import COUNT as SOUNDS
+from headprobe.metrics.fused import kernels
 from headprobe.settings import LoadOptions, ScanOptions, parse_size
 from headprobe.tile import AttentionTile, Site
 
 BUILT_IN = {"text": 128, "image": IMAGES, "audio": SOUNDS, "image-text": PAIRS, "audio-text": PAIRS}
 COPIES = 8  # of a tile's probabilities that live at once, at most: the model's own and what metrics make of them
+PASSES = 8  # of a weight through a row metric, each about the price of a logarithm
+LOOP = 0.5  # of torch's time for a logarithm is what the compiled loops take
 LARGEST_ON_CPU = 500_000_000  # parameters of a model that may be built with random weights if it can't run on shapes
 
 
@@ -153,7 +156,7 @@ def _seconds_a_sequence(model: Any, sites: tuple[SiteShape, ...]) -> float:
     elements = sum(s.site.heads * s.queries * s.keys for s in sites)
     pair_elements = sum(s.site.heads * (s.site.heads - 1) // 2 * s.queries * s.keys for s in sites)
     flop, log = _measure()
-    return float((2 * weights * tokens + gram) * flop + (12 * elements + pair_elements) * log)
+    return float((2 * weights * tokens + gram) * flop + (PASSES * elements + pair_elements) * log)
 
 
 def _embedded(model: Any) -> int:
@@ -165,7 +168,7 @@ def _embedded(model: Any) -> int:
 
 
 def _measure() -> tuple[float, float]:
-    """Seconds a floating point operation of a matrix product, and a logarithm with the passes around it."""
+    """Seconds a floating point operation of a matrix product, and a logarithm with what goes with it."""
     matrix, vector = torch.rand(768, 768), torch.rand(2**18)
     best = [float("inf"), float("inf")]
     for _ in range(5):
@@ -175,4 +178,4 @@ def _measure() -> tuple[float, float]:
         (vector + 1e-38).log_().mul_(vector).sum()
         end = time.perf_counter()
         best = [min(best[0], middle - start), min(best[1], end - middle)]
-    return best[0] / (2 * 768**3), best[1] / 2**18
+    return best[0] / (2 * 768**3), best[1] / 2**18 * (LOOP if kernels() is not None else 1)

@@ -31,7 +31,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "HF_TOKEN", "HF_HUB_OFFLINE", "CI"):
+    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "HF_TOKEN", "HF_HUB_OFFLINE", "CI", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(ROOT)
 
