@@ -57,10 +57,11 @@ What the environment says goes over the file, and flags go over both:
 | `fail-on` | `{VARIABLES["fail-on"]}` | `--fail-on` |
 | `select` | `{VARIABLES["select"]}` | `--select` |
 | `ignore` | `{VARIABLES["ignore"]}` | `--ignore` |
-| `[audit.rules.HP101] js = 0.002` | `{VARIABLES["limit"]}="HP101.js=0.002"` | `--limit HP101.js=0.002` |
+| `[audit.rules.HP101] js = 0.002` | `{VARIABLES["set"]}="HP101.js=0.002"` | `--set HP101.js=0.002` |
 | | `{VARIABLES["policy"]}` | `--policy` |
 
-HP000 can be neither changed nor waived.
+Lists are separated by commas or blanks. `--set HP101.severity=off` and `--set HP101.layers=0-3` work as well, and
+`headprobe audit --show-policy` prints every setting with its source. HP000 can be neither changed nor waived.
 """
 
 

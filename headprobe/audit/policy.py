@@ -1,6 +1,5 @@
 """What an audit asks and how strictly: defaults, file, environment, flags, and which of them each value is from."""
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ VARIABLES = {
     "fail-on": "HEADPROBE_AUDIT_FAIL_ON",
     "select": "HEADPROBE_AUDIT_SELECT",
     "ignore": "HEADPROBE_AUDIT_IGNORE",
-    "limit": "HEADPROBE_AUDIT_LIMIT",
+    "set": "HEADPROBE_AUDIT_SET",
     "policy": "HEADPROBE_AUDIT_POLICY",
 }
 
@@ -108,14 +107,16 @@ def load_policy(
     """The policy from all sources, the later over the earlier: defaults, file, environment, flags (the arguments).
 
     The file is `policy`, else the one that HEADPROBE_AUDIT_POLICY names, else the nearest configuration file at or
-    above `start` (the working directory); it is never looked for beside a model. `limits` are like "HP101.js=0.02".
+    above `start` (the working directory); it is never looked for beside a model. `limits` are like "HP101.js=0.02",
+    "HP101.severity=off" or "HP101.layers=0-3". A flag that repeats the environment counts as the environment's.
     Raises `UsageError` for anything unknown or out of range.
     """
     environ = os.environ if environ is None else environ
     path = policy or environ.get(VARIABLES["policy"]) or None
     found = read_policy(Path(path)) if path else find_policy(start or Path.cwd())
+    lists = {"select": select, "ignore": ignore, "set": limits}
     policy_now = default_policy()
-    for given in (*found[0], *_environment(environ), *_flags(fail_on, select, ignore, limits)):
+    for given in (*found[0], *_environment(environ), *_flags(environ, fail_on, lists)):
         policy_now.values[given.key] = given.value
         policy_now.sources[given.key] = given.source
     return Policy(policy_now.values, policy_now.sources, found[1])
@@ -125,28 +126,38 @@ def _environment(environ: Mapping[str, str]) -> Iterable[Given]:
     for key in ("fail-on", "select", "ignore"):
         text = environ.get(VARIABLES[key], "").strip()
         if text:
-            yield checked(key, text if key == "fail-on" else text.split(","), VARIABLES[key])
-    for text in environ.get(VARIABLES["limit"], "").replace(",", " ").split():
-        yield limit_of(text, VARIABLES["limit"])
+            yield checked(key, text if key == "fail-on" else _words([text]), VARIABLES[key])
+    for text in _words([environ.get(VARIABLES["set"], "")]):
+        yield set_by(text, VARIABLES["set"])
 
 
-def _flags(fail_on: str | None, select: Iterable[str], ignore: Iterable[str], limits: Iterable[str]) -> Iterable[Given]:
-    if fail_on is not None:
+def _flags(environ: Mapping[str, str], fail_on: str | None, lists: Mapping[str, Iterable[str]]) -> Iterable[Given]:
+    """What flags set. A command line may hand on variables as if they were flags: these are the environment's."""
+    if fail_on is not None and fail_on != environ.get(VARIABLES["fail-on"]):
         yield checked("fail-on", fail_on, "--fail-on")
-    for key, words in (("select", list(select)), ("ignore", list(ignore))):
-        if words:
-            yield checked(key, [part for word in words for part in word.split(",")], f"--{key}")
-    for text in limits:
-        yield limit_of(text, "--limit")
+    for key, given in lists.items():
+        words = _words(given)
+        if not words or words == _words([environ.get(VARIABLES[key], "")]):
+            continue
+        if key == "set":
+            yield from (set_by(text, "--set") for text in words)
+        else:
+            yield checked(key, words, f"--{key}")
 
 
-def limit_of(text: str, source: str) -> Given:
-    """A limit from words like "HP101.js=0.02"."""
-    key, equals, number = (part.strip() for part in text.partition("="))
+def _words(texts: Iterable[str]) -> list[str]:
+    """Words apart by commas or blanks, so that layers in them can't be: "HP101.layers=0-3"."""
+    return [word for text in texts for word in text.replace(",", " ").split()]
+
+
+def set_by(text: str, source: str) -> Given:
+    """A setting of a rule from words like "HP101.js=0.02"."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (equals and value) or key.count(".") != 1:
+        raise UsageError("E-POLICY", f'{source} "{text}" sets nothing', "Write it like HP101.js=0.02.")
+    if key.endswith((".severity", ".layers")):
+        return checked(key, value, source)
     try:
-        value = float(number)
-    except ValueError:
-        value = float("nan")
-    if not equals or key.count(".") != 1 or math.isnan(value):
-        raise UsageError("E-POLICY", f'{source} "{text}" sets no limit', "Write it like HP101.js=0.02.")
-    return checked(key, value, source)
+        return checked(key, float(value), source)
+    except ValueError as fault:
+        raise UsageError("E-POLICY", f'{source} "{text}": {value} is no number') from fault

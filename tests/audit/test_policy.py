@@ -52,18 +52,18 @@ def test_later_sources_win_and_every_value_knows_its_source(tmp_path: Path) -> N
         'limit = 8\n[audit]\nfail-on = "note"\nselect = "HP1"\nignore = ["HP103"]\n'
         '[audit.rules.HP101]\njs = 0.001\nkv_js = 0\nseverity = "error"\nlayers = "0-2,5"\n'
     )
-    environ = {"HEADPROBE_AUDIT_FAIL_ON": "warning", "HEADPROBE_AUDIT_LIMIT": "HP101.js=0.002 HP104.mass=0.9"}
+    environ = {"HEADPROBE_AUDIT_FAIL_ON": "warning", "HEADPROBE_AUDIT_SET": "HP101.js=0.002 HP104.mass=0.9"}
     policy = load_policy(limits=["HP101.js=0.03"], ignore=["HP105"], environ=environ, start=tmp_path)
     told = {key: (value, source) for key, value, source in policy.rows()}
     file = str(tmp_path / "headprobe.toml")
     assert told["fail-on"] == ("warning", "HEADPROBE_AUDIT_FAIL_ON")
     assert told["select"] == ("HP1", file)
     assert told["ignore"] == ("HP105", "--ignore")
-    assert told["HP101.js"] == ("0.03", "--limit")
+    assert told["HP101.js"] == ("0.03", "--set")
     assert told["HP101.kv_js"] == ("0", file)
     assert told["HP101.severity"] == ("error", file)
     assert told["HP101.layers"] == ("0,1,2,5", file)
-    assert told["HP104.mass"] == ("0.9", "HEADPROBE_AUDIT_LIMIT")
+    assert told["HP104.mass"] == ("0.9", "HEADPROBE_AUDIT_SET")
     assert told["HP102.heads"] == ("1.25", "default")
     assert [rule.code for rule in policy.rules()] == ["HP000", "HP101", "HP102", "HP103", "HP104"]
 
@@ -73,6 +73,23 @@ def test_environment_selects(tmp_path: Path) -> None:
     policy = load_policy(environ=environ, start=tmp_path)
     assert [rule.code for rule in policy.rules()][:3] == ["HP000", "HP101", "HP201"]
     assert "HP204" not in [rule.code for rule in policy.rules()]
+
+
+def test_variables_handed_on_as_flags_stay_the_environments(tmp_path: Path) -> None:
+    environ = {VARIABLES["fail-on"]: "note", VARIABLES["select"]: "HP1,HP2", VARIABLES["set"]: "HP101.layers=0-3"}
+    policy = load_policy(
+        fail_on="note", select=["HP1,HP2"], limits=["HP101.layers=0-3"], environ=environ, start=tmp_path
+    )
+    assert policy.sources["fail-on"] == VARIABLES["fail-on"]
+    assert policy.sources["select"] == VARIABLES["select"]
+    assert (policy.values["HP101.layers"], policy.sources["HP101.layers"]) == (frozenset(range(4)), VARIABLES["set"])
+
+
+def test_flags_set_severity_and_several_at_once(tmp_path: Path) -> None:
+    policy = load_policy(limits=["HP101.severity=off,HP102.heads=2", "HP104.mass=0.9"], environ={}, start=tmp_path)
+    assert "HP101" not in [rule.code for rule in policy.rules()]
+    assert policy.limits("HP102").values["heads"] == 2
+    assert policy.sources["HP104.mass"] == "--set"
 
 
 def test_pyproject_and_named_files(tmp_path: Path) -> None:
@@ -157,10 +174,11 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path, text: str, words: s
 
 
 @pytest.mark.parametrize(
-    "text", ["HP101", "HP101.js", "HP101.js=", "HP101.js=x", "HP101.js=nan", "HP101=1", "=1", "a.b=1"]
+    "text",
+    ["HP101", "HP101.js", "HP101.js=", "HP101.js=x", "HP101.js=nan", "HP101=1", "=1", "a.b=1", "HP101.severity=x"],
 )
 def test_wrong_limits_are_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--limit"):
+    with pytest.raises(UsageError, match="--set"):
         load_policy(limits=[text], environ={}, start=tmp_path)
 
 

@@ -158,5 +158,5 @@ class Drift(Rule):
             at = where.get((int(row["site"]), int(row["head"])))
             if at is not None and known(row["js"]) and row["js"] > limit:
                 message = f"JS to the baseline's head is {row['js']:.3f} nats, limit {limit:g}"
-                seen.append(Seen(at, "js", float(row["js"]), limit, message, float(row["js"]), 0.0))
+                seen.append(Seen(at, "js", float(row["js"]), limit, message, float(row["js"])))
         return told(self.code, limits, seen, "{heads} attend elsewhere than in the baseline")
