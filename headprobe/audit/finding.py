@@ -57,8 +57,12 @@ class Finding:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same rule at the same place, whatever the numbers: how CI systems follow a finding."""
-        names = (self.code, self.path, self.kind, self.layer, self.head, self.other_layer, self.other_head, self.metric)
+        """The same for the same rule at the same place, whatever the numbers: how CI systems follow a finding.
+
+        A group of heads goes by its first one, so that two groups of a layer differ and one that grows stays itself.
+        """
+        head = self.heads[0] if self.head is None and self.heads else self.head
+        names = (self.code, self.path, self.kind, self.layer, head, self.other_layer, self.other_head, self.metric)
         return hashlib.sha256(repr(names).encode()).hexdigest()[:32]
 
 

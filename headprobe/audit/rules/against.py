@@ -69,7 +69,7 @@ class LostMetric(Rule):
             lost = [name for name in measured(theirs) if name not in set(measured(ours))]
             if lost:
                 message = f"the baseline has {', '.join(lost)} of {table}, the model has not"
-                yield Finding(code=self.code, severity=limits.severity, message=message, metric=lost[0])
+                yield Finding(code=self.code, severity=limits.severity, message=message, metric=f"{lost[0]} of {table}")
         yield from self._undefined(facts.report, facts.baseline, limits)
 
     def _undefined(self, report: Report, baseline: Report, limits: Limits) -> Iterator[Finding]:
