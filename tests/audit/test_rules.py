@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_lost_and_new_layers(tiny: Report) -> None:
 
 def test_a_lost_metric_is_a_failure_and_no_skip(tiny: Report) -> None:
     audit = judged(without(tiny, "js"), tiny)
-    assert [(f.code, f.metric) for f in audit.failing] == [("HP005", "js")]
+    assert [(f.code, f.metric) for f in audit.failing] == [("HP005", "js of pairs")]
     assert status(audit, "HP101") == ("skipped", "the report has no js of pairs")
     policy = load_policy(select=["HP101"], environ={})
     (finding,) = audit_report(Facts(without(tiny, "js"), tiny), policy).failing
@@ -122,7 +123,7 @@ def test_a_lost_metric_is_a_failure_and_no_skip(tiny: Report) -> None:
 
 def test_a_metric_lost_by_sequence_is_found(tiny: Report) -> None:
     audit = judged(replace(tiny, sequences=tiny.sequences.drop(columns="rcos")), tiny)
-    assert [(f.code, f.metric) for f in audit.failing] == [("HP005", "rcos")]
+    assert [(f.code, f.metric) for f in audit.failing] == [("HP005", "rcos of sequences")]
     assert status(audit, "HP201")[0] == "skipped"
 
 
@@ -225,6 +226,18 @@ def test_findings_come_the_worst_first(tiny: Report, sample: Sample) -> None:
     grades = [("note", "warning", "error").index(finding.severity) for finding in findings]
     assert grades == sorted(grades, reverse=True)
     assert len({finding.fingerprint for finding in findings}) == len(findings)
+
+
+def test_fingerprints_tell_findings_apart(tiny: Report) -> None:
+    close = tiny
+    for group in ((0, 1, 2), (4, 5, 6)):
+        for a, b in pairwise(group):
+            close = with_cells(close, "pairs", {"site_a": 1, "head_a": a, "head_b": b}, js=0.001)
+    groups = judged(close).findings
+    assert [finding.heads for finding in groups] == [(0, 1, 2), (4, 5, 6)]
+    assert groups[0].fingerprint != groups[1].fingerprint
+    lost = judged(without(tiny, "rcos"), tiny).findings
+    assert len({finding.fingerprint for finding in lost}) == len(lost) == 2
 
 
 def test_every_rule_is_asked_or_skipped_with_a_reason(tiny: Report) -> None:
