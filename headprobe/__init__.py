@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headprobe.auditing import audit
     from headprobe.capture import observing
-    from headprobe.compare import Comparison
     from headprobe.comparing import compare
+    from headprobe.comparison import Comparison
     from headprobe.pipeline import scan
     from headprobe.report import Report
 
@@ -15,7 +15,7 @@ __all__ = ["Comparison", "Report", "__version__", "audit", "compare", "observing
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Comparison": "headprobe.compare",
+    "Comparison": "headprobe.comparison",
     "Report": "headprobe.report",
     "audit": "headprobe.auditing",
     "compare": "headprobe.comparing",

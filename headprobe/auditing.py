@@ -9,9 +9,9 @@ from headprobe.audit.audit import audit_report
 from headprobe.audit.finding import Audit
 from headprobe.audit.policy import Policy, load_policy
 from headprobe.audit.rule import Facts
-from headprobe.compare import Comparison, compare_reports
-from headprobe.compare.conditions import differences
 from headprobe.comparing import Model, measured, saved_report
+from headprobe.comparison import Comparison, compare_reports
+from headprobe.comparison.conditions import differences
 from headprobe.drift import Drift
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.pipeline import Watch, scan

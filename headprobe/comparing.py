@@ -13,8 +13,8 @@ from torch import nn
 from headprobe.assemble import assemble
 from headprobe.capture import observing
 from headprobe.collect import Collector
-from headprobe.compare import Comparison, compare_reports
-from headprobe.compare.matched import matched_reports
+from headprobe.comparison import Comparison, compare_reports
+from headprobe.comparison.matched import matched_reports
 from headprobe.drift import Drift, Matching
 from headprobe.engine.local import Workers
 from headprobe.errors import InputError, UsageError

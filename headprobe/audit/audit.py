@@ -10,7 +10,7 @@ from headprobe.audit.policy_file import FIXED
 from headprobe.audit.rule import Facts, NotAsked, Rule
 from headprobe.audit.rules import RULES
 from headprobe.audit.rules.against import UNCOMPARED, measured
-from headprobe.compare import compare_reports
+from headprobe.comparison import compare_reports
 from headprobe.errors import HeadprobeError
 from headprobe.report import Report
 

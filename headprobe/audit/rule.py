@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from headprobe.audit.finding import Finding, Severity
-from headprobe.compare import Comparison
+from headprobe.comparison import Comparison
 from headprobe.report import Report
 
 

@@ -5,7 +5,7 @@ from typing import Self
 
 import pandas as pd
 
-from headprobe.compare import Comparison
+from headprobe.comparison import Comparison
 from headprobe.view.document import TableColumn
 
 SIGNIFICANT = 0.05  # of q: so many of a quantity's discoveries are false on average

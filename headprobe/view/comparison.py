@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from headprobe.compare import Comparison
+from headprobe.comparison import Comparison
 from headprobe.view.changes import SIGNIFICANT, STILL, Places, any_change, matched, said_once, summary
 from headprobe.view.document import Block, Document, Grid, Heading, Paragraph, Table, TableColumn
 

@@ -17,7 +17,7 @@ from headprobe.audit.places import clusters, listed
 from headprobe.audit.policy import default_policy, load_policy
 from headprobe.audit.rule import Facts
 from headprobe.audit.rules import RULES
-from headprobe.compare import compare_reports
+from headprobe.comparison import compare_reports
 from headprobe.errors import HeadprobeError
 from tests.audit.conftest import codes, judged
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headprobe.compare import Comparison, compare_reports
+from headprobe.comparison import Comparison, compare_reports
 from headprobe.report import Report
 from headprobe.view.comparison import comparison_document
 from headprobe.view.document import Block, Document, Grid, Paragraph, Table
 from headprobe.view.markdown import markdown
 from headprobe.view.terminal import console, show
-from tests.compare.made import drawn, report
+from tests.comparison.made import drawn, report
 
 CHANGED = range(20, 24)
 

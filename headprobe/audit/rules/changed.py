@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from headprobe.audit.places import Row, keys, known, rows
 from headprobe.audit.rule import Facts, NotAsked
 from headprobe.audit.rules.against import ALPHA, LEAST_SEQUENCES, UNCOMPARED, sequences_of
-from headprobe.compare import Comparison
+from headprobe.comparison import Comparison
 
 SIGNIFICANCE = (
     f"Every change counted has q < {ALPHA} (paired over sequences, adjusted over all heads of the metric), and a "

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from headprobe.compare.comparison import LAYER_METRICS, SITE, Comparison, table
-from headprobe.compare.conditions import metric_names, refuse_differences, site_keys
-from headprobe.compare.notes import notes_of
-from headprobe.compare.statistics import RESAMPLES, Numbers, discoveries, mean_interval, signed_rank
+from headprobe.comparison.comparison import LAYER_METRICS, SITE, Comparison, table
+from headprobe.comparison.conditions import metric_names, refuse_differences, site_keys
+from headprobe.comparison.notes import notes_of
+from headprobe.comparison.statistics import RESAMPLES, Numbers, discoveries, mean_interval, signed_rank
 from headprobe.errors import InputError, UsageError
 from headprobe.report import Report
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from headprobe.compare.statistics import discoveries, signed_rank
+from headprobe.comparison.statistics import discoveries, signed_rank
 
 HEADS, SEQUENCES, REPETITIONS = 32, 24, 200
 

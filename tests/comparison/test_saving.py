@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headprobe.compare import Comparison, compare_reports
+from headprobe.comparison import Comparison, compare_reports
 from headprobe.errors import EnvironmentFailure, InputError, UsageError
-from tests.compare.made import drawn, report
+from tests.comparison.made import drawn, report
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headprobe.compare.conditions import metric_names
-from headprobe.compare.statistics import least_sequences
+from headprobe.comparison.conditions import metric_names
+from headprobe.comparison.statistics import least_sequences
 from headprobe.report import Report
 
 

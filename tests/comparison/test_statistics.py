@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headprobe.compare.statistics import discoveries, least_sequences, mean_interval, signed_rank
+from headprobe.comparison.statistics import discoveries, least_sequences, mean_interval, signed_rank
 
 
 def slow_signed_rank(changes: list[float]) -> tuple[float, float]:
@@ -135,8 +135,8 @@ def test_intervals_are_scipys() -> None:
 def test_an_interval_depends_on_its_own_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = np.random.default_rng(2).normal(size=(7, 30))
     together = mean_interval(changes, seed=0, confidence=0.95)
-    monkeypatch.setattr("headprobe.compare.statistics.BLOCK", 2)
-    monkeypatch.setattr("headprobe.compare.statistics.DRAWN", 1000)
+    monkeypatch.setattr("headprobe.comparison.statistics.BLOCK", 2)
+    monkeypatch.setattr("headprobe.comparison.statistics.DRAWN", 1000)
     np.testing.assert_allclose(mean_interval(changes[::-1], seed=0, confidence=0.95), np.array(together)[:, ::-1])
 
 

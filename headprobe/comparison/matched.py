@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from headprobe.compare.comparison import Comparison, table
+from headprobe.comparison.comparison import Comparison, table
 from headprobe.report import NAMES, Report
 
 NOTE = (

@@ -1,7 +1,7 @@
 """A base and its fine-tuned child on the same inputs: what changed by head, and whether it is more than chance."""
 
-from headprobe.compare.comparison import Comparison
-from headprobe.compare.conditions import conditions
-from headprobe.compare.paired import compare_reports
+from headprobe.comparison.comparison import Comparison
+from headprobe.comparison.conditions import conditions
+from headprobe.comparison.paired import compare_reports
 
 __all__ = ["Comparison", "compare_reports", "conditions"]

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from headprobe.compare import compare_reports, conditions
+from headprobe.comparison import compare_reports, conditions
 from headprobe.errors import HeadprobeError, InputError, UsageError
 from headprobe.report import Report
-from tests.compare.made import OPTIONS, drawn, provenance, report
+from tests.comparison.made import OPTIONS, drawn, provenance, report
 
 Change = Callable[[Report], Report]
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import headprobe
-from headprobe.compare import compare_reports
+from headprobe.comparison import compare_reports
 from headprobe.errors import UsageError
 from headprobe.report import Report
-from tests.compare.made import drawn, report
+from tests.comparison.made import drawn, report
 
 
 @pytest.fixture(scope="session")
@@ -201,5 +201,5 @@ def test_a_large_comparison_takes_seconds() -> None:
 
 
 def test_importing_it_is_cheap() -> None:
-    code = "import sys, headprobe.compare; sys.exit(bool({'scipy', 'torch', 'rich'} & set(sys.modules)))"
+    code = "import sys, headprobe.comparison; sys.exit(bool({'scipy', 'torch', 'rich'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
