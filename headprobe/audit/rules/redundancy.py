@@ -165,7 +165,8 @@ class SameRows(Rule):
     )
     rationale = (
         "Arithmetic: rows with mass m on one key, each with the rest on a key of its own, have rcos (m²/(m² + (1 - "
-        "m)²))², which is 0.98 of the way from m = 0.93 on. Measured: tiny-llama reaches 0.56 of it. Sinks are common in large decoders, so this is a note."
+        "m)²))², which is 0.98 of the way from m = 0.93 on. Measured: tiny-llama reaches 0.56 of it. Sinks are "
+        "common in large decoders, so this is a note."
     )
     advice = "Usually a sink: see first_mass. Prune it if its values carry nothing."
     passes = "A causal head with rcos 0.36."
