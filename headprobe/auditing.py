@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from headprobe.audit.audit import audit_report
-from headprobe.audit.finding import Audit
-from headprobe.audit.policy import Policy, load_policy
-from headprobe.audit.rule import Facts
+from headprobe.audits.audit import audit_report
+from headprobe.audits.finding import Audit
+from headprobe.audits.policy import Policy, load_policy
+from headprobe.audits.rule import Facts
 from headprobe.comparing import Model, measured, saved_report
 from headprobe.comparison import Comparison, compare_reports
 from headprobe.comparison.conditions import differences

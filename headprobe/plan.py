@@ -12,7 +12,7 @@ from headprobe.capture import observing
 from headprobe.errors import InputError
 from headprobe.feed.pairs import BUILT_IN_COUNT as PAIRS
 from headprobe.feed.random_inputs import inputs_for_plan
-from headprobe.feed.takes import modality
+from headprobe.feed.takes import modality, reads
 from headprobe.load.architecture import scanned, skeleton
 from headprobe.load.checkpoint import (
     DTYPES,
@@ -33,6 +33,8 @@ from headprobe.tile import AttentionTile, Site
 BUILT_IN = {"text": 128, "image": IMAGES, "audio": SOUNDS, "image-text": PAIRS, "audio-text": PAIRS}
 COPIES = 8  # of a tile's probabilities that live at once, at most: the model's own and what metrics make of them
 PASSES = 8  # of a weight through a row metric, each about the price of a logarithm
+CALL = 0.015  # seconds that a site costs a forward pass whatever its size, measured on two cores
+WRITTEN = 0.1  # of which a token that the model writes itself costs so much
 LOOP = 0.5  # of torch's time for a logarithm is what the compiled loops take
 LARGEST_ON_CPU = 500_000_000  # parameters of a model that may be built with random weights if it can't run on shapes
 
@@ -131,6 +133,9 @@ def _plan(checkpoint: Checkpoint, sites: tuple[SiteShape, ...], options: ScanOpt
     automatic = max(1, min(MOST_SEQUENCES, TOKENS_A_BATCH // length)) if is_text else IMAGES
     batch = min(options.batch_size or automatic, sequences)
     largest = max(s.site.heads * s.queries * s.keys for s in sites) * batch * 4
+    passes = -(-sequences // batch)
+    written = options.target_length if is_text and reads(model) and not options.target_text else 0
+    calls = passes * len(sites) * (1 + written * WRITTEN)
     size = torch.empty(0, dtype=DTYPES.get(options.dtype, torch.float32)).element_size()
     return Plan(
         model=checkpoint.source.name,
@@ -143,7 +148,7 @@ def _plan(checkpoint: Checkpoint, sites: tuple[SiteShape, ...], options: ScanOpt
         weight_bytes=parameters * size,
         attention_bytes=largest,
         peak_bytes=parameters * size + min(COPIES * largest, parse_size(options.max_memory)),
-        seconds=sequences * _seconds_a_sequence(model, sites),
+        seconds=sequences * _seconds_a_sequence(model, sites) + calls * CALL,
     )
 
 

@@ -37,7 +37,7 @@ def audit(
     if options["explain"] is not None:
         _explain(options["explain"])
         return
-    from headprobe.audit.policy import load_policy
+    from headprobe.audits.policy import load_policy
 
     names = ("policy", "fail_on", "select", "ignore")
     policy = load_policy(**{name: options[name] for name in names}, limits=options["set"])
@@ -49,8 +49,8 @@ def audit(
     baseline, update = options["baseline"], options["update_baseline"]
     _check(model, baseline, update, options)
     with progress(options, model) as watch:
-        from headprobe.audit.audit import audit_report
         from headprobe.auditing import facts
+        from headprobe.audits.audit import audit_report
 
         against = None if update else baseline
         known = facts(model, against, options["baseline_revision"], watch, scan_options(options))
@@ -85,9 +85,9 @@ def _check(model: str, baseline: str | None, update: bool, options: dict[str, An
 
 def _tell(result: Any, options: dict[str, Any]) -> None:
     """The audit on standard output, in the files asked for, and in the summary of a step of GitHub Actions."""
-    from headprobe.audit.formats import SUFFIXES
-    from headprobe.audit.formats.summary import append_summary
-    from headprobe.audit.rules import RULES
+    from headprobe.audits.formats import SUFFIXES
+    from headprobe.audits.formats.summary import append_summary
+    from headprobe.audits.rules import RULES
     from headprobe.view.audit import audit_document, audit_text
     from headprobe.view.terminal import console, show
     from headprobe.write.atomic import atomic_write
@@ -104,8 +104,8 @@ def _tell(result: Any, options: dict[str, Any]) -> None:
 
 
 def _explain(code: str) -> None:
-    from headprobe.audit.explain import explanation
-    from headprobe.audit.rules import RULES
+    from headprobe.audits.explain import explanation
+    from headprobe.audits.rules import RULES
 
     rule = RULES.get(code.upper())
     if rule is None:

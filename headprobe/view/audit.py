@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from headprobe.audit.finding import SEVERITIES, Asked, Audit, Finding, Severity
-from headprobe.audit.formats import FORMATS, render
-from headprobe.audit.formats.plain import by_code, line, name_of
-from headprobe.audit.rule import Rule
+from headprobe.audits.finding import SEVERITIES, Asked, Audit, Finding, Severity
+from headprobe.audits.formats import FORMATS, render
+from headprobe.audits.formats.plain import by_code, line, name_of
+from headprobe.audits.rule import Rule
 from headprobe.view.document import Block, Document, Heading, Paragraph, Table, TableColumn
 
 AUDIT_FORMATS = (*FORMATS, "markdown")

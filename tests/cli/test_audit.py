@@ -189,7 +189,7 @@ def test_an_expired_waiver_is_a_finding(run: Run, collapsed: Path, tmp_path: Pat
 
 
 def test_every_rule_explains_itself(run: Run) -> None:
-    from headprobe.audit.rules import RULES
+    from headprobe.audits.rules import RULES
 
     for code in RULES:
         result = run("audit", "--explain", code)

@@ -58,7 +58,8 @@ def test_an_adapter_is_merged_into_the_base_that_the_user_names(
     assert type(found.model).__name__ == "BertModel"
     assert [f"adapter on base {BERT}" in note for note in found.notes] == [True]
     assert [path.name for path in found.files] == [
-        "config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors",
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "adapter_config.json",
+        "adapter_model.safetensors",
     ]  # fmt: skip
     assert not any("lora" in name for name, _ in found.task_model.named_parameters())
 
