@@ -198,7 +198,7 @@ def test_a_waiver_holds_to_its_day(tmp_path: Path, sample: Sample) -> None:
     policy = written(tmp_path, WAIVER.format("2030-06-15"))
     audit = judged_by(policy, sample("tiny-bert-collapsed"))
     waived = [finding for finding in audit.findings if finding.waived]
-    assert [(f.code, f.layer, f.waived) for f in waived] == [("HP102", 1, "collapsed on purpose")]
+    assert [(f.code, f.layer, f.waived) for f in waived] == [("HP102", 1, "collapsed on purpose (until 2030-06-15)")]
     assert audit.findings[-1] is waived[0]
     assert [(f.code, f.layer) for f in audit.failing] == [("HP102", 2)]
     later = judged_by(policy, sample("tiny-bert-collapsed"), date(2030, 6, 16))
