@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from headprobe.errors import EnvironmentFailure, InputError, UsageError, nearest
 from headprobe.settings import InputOptions
@@ -19,6 +20,7 @@ BUILT_IN = "texts-1"
 FIELDS = ("text", "content", "prompt", "sentence")  # tried in this order where --field doesn't say
 T = TypeVar("T")
 FORMATS = (".txt", ".jsonl", ".csv", ".parquet")
+_READ: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()  # what standard input held
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _built_in() -> Iterator[str]:
 
 def _read(name: str, field: str | None) -> list[str]:
     if name == "-":
-        return _lines(_decode(sys.stdin.buffer.read(), "standard input"))
+        return _lines(_decode(_standard_input(), "standard input"))
     path = Path(name)
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -130,6 +132,14 @@ def _lines(content: str) -> list[str]:
     """Lines as files have them: a form feed or a Unicode separator inside a text doesn't end it."""
     lines = content.replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def _standard_input() -> bytes:
+    """All of it, also when it is asked for again: two models are run on it, or a null model after the model."""
+    stream = sys.stdin.buffer
+    if stream not in _READ:
+        _READ[stream] = stream.read()
+    return _READ[stream]
 
 
 def _decode(content: bytes, where: str) -> str:

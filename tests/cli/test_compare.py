@@ -1,5 +1,6 @@
 """headprobe compare: two models side by side, or their saved reports."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -233,3 +234,17 @@ def test_the_same_model_object_twice_is_refused() -> None:
     model = load_checkpoint(str(BERT), ScanOptions.of()).model
     with pytest.raises(UsageError, match="same model object"):
         headprobe.compare(model, model, limit=1)
+
+
+def test_texts_from_standard_input_are_for_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts = "a cat sat on the mat\nwhy not, then?\n"
+    (tmp_path / "texts.txt").write_text(texts)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(texts.encode())))
+    piped = headprobe.compare(BERT, TUNED, text=["-"])
+    filed = headprobe.compare(BERT, TUNED, text=[str(tmp_path / "texts.txt")])
+    pd.testing.assert_frame_equal(piped.drift, filed.drift)
+
+
+def test_a_null_model_reads_standard_input_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a cat sat on the mat\nwhy not, then?\n")))
+    assert len(headprobe.scan(BERT, text=["-"], null="shuffled", null_runs=1).null_heads) == 32
