@@ -16,16 +16,24 @@ if TYPE_CHECKING:
     from headprobe.tile import AttentionTile
 
 
+class Kernels(NamedTuple):
+    """The modules of compiled loops."""
+
+    rows: ModuleType
+    grams: ModuleType
+
+
 @cache
-def kernels() -> ModuleType | None:
-    """The module of compiled loops, None where numba is absent, doesn't fit the numpy at hand or is switched off."""
+def kernels() -> Kernels | None:
+    """The compiled loops, None where numba is absent, doesn't fit the numpy at hand or is switched off."""
     try:
         from numba import config
 
-        from headprobe.metrics import kernels as compiled
+        from headprobe.metrics import gram_kernels
+        from headprobe.metrics import kernels as row_kernels
     except ImportError:
         return None
-    return None if getattr(config, "DISABLE_JIT", False) else compiled
+    return None if getattr(config, "DISABLE_JIT", False) else Kernels(row_kernels, gram_kernels)
 
 
 SIDE = 128  # rows of a block of M1's Gram
@@ -43,14 +51,15 @@ class RowBlock(NamedTuple):
 class Loops:
     """The loops over one tile. Sums are float64, by sequence of the batch; statistics of rows are float32."""
 
-    def __init__(self, compiled: ModuleType, tile: AttentionTile, rows: Rows) -> None:
+    def __init__(self, compiled: Kernels, tile: AttentionTile, rows: Rows) -> None:
         import numpy as np
         import torch
 
-        self._loops, self._tile, self.rows = compiled, tile, rows
+        self._loops, self._grams = compiled.rows, compiled.grams
+        self._tile, self.rows = tile, rows
         batch, heads, _, keys = tile.probs.shape
         seen = tile.key_mask[:, None, :] if tile.structure is None else tile.support
-        self._block = compiled.Rows(
+        self._block = self._loops.Rows(
             probs=_flat(tile.probs),
             strides=tile.probs.stride()[:3],
             seen=_flat(seen),
@@ -62,7 +71,7 @@ class Loops:
         )
         self._shape = (batch, heads, heads)
         self.stats = torch.empty(len(rows.at), heads, 5)  # [row, head, (entropy, peak, total, leak, nonzero)]
-        compiled.row_stats(self._block, self.stats.numpy())
+        self._loops.row_stats(self._block, self.stats.numpy())
 
     @cached_property
     def _compared(self) -> Any:
@@ -166,9 +175,9 @@ class Loops:
         torch.bmm(one, other.mT, out=gram)
         if rows is columns:
             valid = self._tile.query_mask[b].contiguous().numpy()
-            self._loops.gram_diagonal(gram.numpy(), rows.first, valid, inverses, sums)
+            self._grams.gram_diagonal(gram.numpy(), rows.first, valid, inverses, sums)
         elif keys.start < keys.stop:
-            self._loops.gram_block(gram.numpy(), rows.first, columns.first, inverses, sums)
+            self._grams.gram_block(gram.numpy(), rows.first, columns.first, inverses, sums)
 
 
 def loops(tile: AttentionTile) -> Loops | None:
