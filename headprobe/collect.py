@@ -14,7 +14,7 @@ from headprobe.metrics import Metric
 from headprobe.metrics.position import places
 from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PerSequence
-from headprobe.tile import AttentionTile, Kind, Site, pooled
+from headprobe.tile import AttentionTile, Site, pooled
 
 Totals = dict[str, Any]
 Job = tuple[list[Metric], AttentionTile]
@@ -61,7 +61,7 @@ class Collector:
         self._workers = workers
         self._waiting: dict[tuple[int, int], list[AttentionTile]] = defaultdict(list)
         self._waiting_bytes = 0
-        self._uniform: list[tuple[Kind, AttentionTile, Totals]] = []
+        self._uniform: list[tuple[AttentionTile, Totals]] = []
         self._batch = Batch({})
         self._before = 0
         self._checked = False
@@ -81,9 +81,17 @@ class Collector:
         self.sequences[site].update(tile.sequences)
         count = tile.query_mask.sum()
         self.queries[site] = self.queries[site] + count if site in self.queries else count
-        for seen in self._workers.map(_observed, self._jobs(tile)):
+        jobs, baseline = self._jobs(tile), self._known_baseline(tile)
+        if baseline is None:
+            uniform = tile.uniform()
+            jobs.append(([metric for metric in self.metrics if metric.name in BASELINES], uniform))
+        found = self._workers.map(_observed, jobs)
+        if baseline is None:
+            baseline = found.pop()
+            self._uniform.append((uniform, baseline))
+        for seen in found:
             _add(self.totals[site], seen)
-        self._observe_uniform(tile)
+        _add(self.baselines[site], baseline)
         if self._pool_bytes:
             self._wait(tile)
 
@@ -103,16 +111,10 @@ class Collector:
         self._uniform.clear()
         self._waiting_bytes = 0
 
-    def _observe_uniform(self, tile: AttentionTile) -> None:
+    def _known_baseline(self, tile: AttentionTile) -> Totals | None:
         """The mask baselines: layers with one mask in one forward pass share what was observed."""
-        metrics = [metric for metric in self.metrics if metric.name in BASELINES]
-        known = (seen for kind, other, seen in self._uniform if kind == tile.site.kind and _same_rows(other, tile))
-        seen = next(known, None)
-        if seen is None:
-            uniform = tile.uniform()
-            seen = {metric.name: metric.observe(uniform) for metric in metrics}
-            self._uniform.append((tile.site.kind, uniform, seen))
-        _add(self.baselines[tile.site], seen)
+        same = (seen for other, seen in self._uniform if other.site.kind == tile.site.kind and _same_rows(other, tile))
+        return next(same, None)
 
     # --- its parts ----------------------------------------------------------------------------------------------
 
