@@ -1,8 +1,10 @@
 """headprobe audit: a gate for scripts, red or green with a reason."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +217,19 @@ def test_wrong_usage(run: Run, arguments: tuple[object, ...], says: str) -> None
     result = run("audit", *arguments)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert says in result.err
+
+
+@pytest.mark.parametrize("after", [1.5, 4.0])
+def test_an_interrupted_audit_leaves_no_file(tmp_path: Path, after: float) -> None:
+    """While modules are imported, and while the models run (which takes far longer than that)."""
+    (tmp_path / "out").mkdir()
+    names = [tmp_path / "out" / name for name in ("audit.sarif", "audit.json")]
+    words = ["audit", COLLAPSED, "--baseline", BERT, "-b", "1"]
+    command = [sys.executable, "-m", "headprobe", *map(str, words), *(w for n in names for w in ("-o", str(n)))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
+        time.sleep(after)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
+    assert list((tmp_path / "out").iterdir()) == []
