@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -61,7 +63,7 @@ def assemble(
         heads=_frame(head_rows, HEADS, keep),
         layers=_frame([_layer_row(site, values[site], collector) for site in sites], LAYERS, keep),
         pairs=_frame([_pair_row(key, row) for key, row in pairs.items()], PAIRS, keep | {"kl_ab", "kl_ba"} & columns),
-        sequences=_frame([row for site in sites for row in _sequence_rows(site, values[site])], (), keep),
+        sequences=_sequences(values, keep),
         baselines=_frame([_baseline_row(site, collector) for site in sites], HEADS, keep),
         inputs=pd.DataFrame([_input_row(item) for item in inputs], columns=["sequence", "length", "cut", "sha256"]),
         notes=tuple(notes),
@@ -121,16 +123,32 @@ def _baseline_row(site: Site, collector: Collector) -> Row:
     return row
 
 
-def _sequence_rows(site: Site, values: list[Values]) -> list[Row]:
-    """A row a sequence and head, with the columns that are kept for paired comparisons."""
-    rows: dict[tuple[int, int], Row] = {}
-    for part in values:
+def _sequences(values: dict[Site, list[Values]], keep: Iterable[str]) -> pd.DataFrame:
+    """A row a sequence and head of each site, with the columns that are kept for paired comparisons."""
+    kept = set(keep)
+    tables = [table for site, parts in values.items() if (table := _sequences_of(site, parts)) is not None]
+    if not tables:
+        return _frame([], (), keep)
+    joined = pd.concat(tables, ignore_index=True)
+    return joined[[name for name in joined if name in kept or name in ("sequence", "site", "head")]]
+
+
+def _sequences_of(site: Site, parts: list[Values]) -> pd.DataFrame | None:
+    """The metrics of a site side by side; where some were defined on other sequences, those rows lack the rest."""
+    by_numbers: dict[tuple[int, ...], dict[str, Any]] = {}
+    for part in parts:
         for name, matrix in part.sequences.items():
-            for number, heads in zip(part.numbers, matrix.tolist(), strict=True):
-                for head, value in enumerate(heads):
-                    row = rows.setdefault((number, head), {"sequence": number, "site": site.index, "head": head})
-                    row[name] = value
-    return [rows[key] for key in sorted(rows)]
+            by_numbers.setdefault(part.numbers, {})[name] = matrix.cpu().numpy().ravel()
+    tables = [
+        pd.DataFrame({"sequence": np.repeat(numbers, site.heads), "head": np.tile(range(site.heads), len(numbers))})
+        .assign(**columns)
+        for numbers, columns in by_numbers.items()
+    ]  # fmt: skip
+    if not tables:
+        return None
+    joined = reduce(lambda one, other: one.merge(other, how="outer", on=["sequence", "head"]), tables)
+    joined.insert(1, "site", site.index)
+    return joined
 
 
 def _pairs(collector: Collector, sites: list[Site], values: dict[Site, list[Values]]) -> PairValues:

@@ -19,7 +19,7 @@ from headprobe.tile import AttentionTile, Site, pooled
 Totals = dict[str, Any]
 Job = tuple[list[Metric], AttentionTile]
 COPIES = 6  # of a block's Gram or rows that a pairwise metric holds at once, at most
-PART = 2**20  # probabilities that a worker takes at a time
+PART = 2**21  # probabilities that a worker takes at a time
 
 
 @dataclass

@@ -22,6 +22,7 @@ BUG, INTERRUPTED, TERMINATED, BROKEN_PIPE = 70, 130, 143, 141
 def main() -> None:
     """Run the program and leave with its exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # torch's threads spin for each other on cores that metrics want
     gc.set_threshold(100_000, 20, 100)  # looking again and again through what imports leave behind takes half a second
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller

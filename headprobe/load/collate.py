@@ -14,7 +14,7 @@ from headprobe.errors import InputError
 from headprobe.load.checkpoint import Checkpoint, quiet, told
 from headprobe.load.corpus import Corpus
 
-TOKENS_A_BATCH = 2048
+TOKENS_A_BATCH = 4096
 MOST_SEQUENCES = 32
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
@@ -115,10 +115,7 @@ def encode(texts: Corpus, checkpoint: Checkpoint, tokenizer: Any, max_length: in
     unknown = total = 0
     with quiet():
         for number, text in enumerate(texts.texts):
-            tokens = tokenizer(text, return_special_tokens_mask=True)
-            was_cut = len(tokens["input_ids"]) > longest
-            if was_cut:
-                tokens = tokenizer(text, truncation=True, max_length=longest, return_special_tokens_mask=True)
+            tokens, was_cut = tokens_of(text, tokenizer, longest)
             ids = tokens["input_ids"]
             if not ids:
                 continue
@@ -130,6 +127,18 @@ def encode(texts: Corpus, checkpoint: Checkpoint, tokenizer: Any, max_length: in
         raise InputError("E-DATA", f"no text of {texts.source} gives any token")
     _check_ids(sequences, checkpoint)
     return Encoded(sequences, _notes(sequences, texts, longest, unknown / total))
+
+
+def tokens_of(text: str, tokenizer: Any, longest: int) -> tuple[Any, bool]:
+    """What the tokenizer makes of a text, `longest` tokens at most, and whether it was cut."""
+    if tokenizer.is_fast:
+        tokens = tokenizer(text, truncation=True, max_length=longest, return_special_tokens_mask=True)
+        return tokens, bool(tokens.encodings[0].overflowing)
+    tokens = tokenizer(text, return_special_tokens_mask=True)
+    was_cut = len(tokens["input_ids"]) > longest
+    if was_cut:
+        tokens = tokenizer(text, truncation=True, max_length=longest, return_special_tokens_mask=True)
+    return tokens, was_cut
 
 
 def _notes(sequences: list[Input], texts: Corpus, longest: int, unknown: float) -> list[str]:
