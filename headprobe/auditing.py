@@ -9,7 +9,7 @@ from headprobe.audits.audit import audit_report
 from headprobe.audits.finding import Audit
 from headprobe.audits.policy import Policy, load_policy
 from headprobe.audits.rule import Facts
-from headprobe.comparing import Model, measured, saved_report
+from headprobe.comparing import Model, measured, of_base, saved_report
 from headprobe.comparison import Comparison, compare_reports
 from headprobe.comparison.conditions import differences
 from headprobe.drift import Drift
@@ -55,7 +55,7 @@ def facts(
     except HeadprobeError as fault:
         if fault.code not in TOLD_BY_RULES:
             raise
-        base = report_of(baseline, watch, options)
+        base = report_of(baseline, watch, of_base(options, baseline_revision))
         report = report_of(model, watch, options)
     return Facts(report, base, _comparison(base, report, between))
 

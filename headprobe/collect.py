@@ -72,10 +72,14 @@ class Collector:
         """The next tiles are of this batch."""
         self._batch = batch
 
+    def wants(self, site: Site) -> bool:
+        """True for a site of the chosen layers and kind."""
+        return (self._layers is None or site.layer in self._layers) and self._kind in (None, site.kind)
+
     def receive(self, tile: AttentionTile) -> None:
         """Observe one tile."""
         site = tile.site
-        if (self._layers is not None and site.layer not in self._layers) or self._kind not in (None, site.kind):
+        if not self.wants(site):
             return
         tile = self._without_special(self._annotated(tile))
         self.sequences[site].update(tile.sequences)

@@ -22,7 +22,7 @@ from headprobe.feed import Feed, Given, feed
 from headprobe.feed.takes import modality
 from headprobe.feed.texts import token_hashes
 from headprobe.load.checkpoint import Checkpoint, quiet
-from headprobe.load.collate import Batch
+from headprobe.load.collate import MOST_SEQUENCES, Batch
 from headprobe.load.hashing import file_hashes
 from headprobe.pipeline import (
     Watch,
@@ -90,12 +90,16 @@ def measured(
         return _side_by_side(base, tuned, match, base_revision, watch, options)
     if match:
         raise UsageError("E-OPTION", "--match needs both models, not a saved report")
-    for_base = {name: value for name, value in options.items() if name not in OF_ONE} | {"revision": base_revision}
     reports = [
         report if report is not None else scan(model, watch=watch, **given)  # type: ignore[arg-type]  # no report here
-        for model, report, given in zip((base, tuned), saved, (for_base, options), strict=True)
+        for model, report, given in zip((base, tuned), saved, (of_base(options, base_revision), options), strict=True)
     ]
     return Both(reports[0], reports[1], None)
+
+
+def of_base(options: dict[str, Any], revision: str | None) -> dict[str, Any]:
+    """The options of a scan of the base, given those for the other model."""
+    return {name: value for name, value in options.items() if name not in OF_ONE} | {"revision": revision}
 
 
 def saved_report(model: Model) -> Report | None:
@@ -170,9 +174,10 @@ def _batch(checkpoint: Checkpoint, options: ScanOptions) -> int | None:
     """A batch size at which the base's attention of all layers fits, None where the usual one does."""
     config = getattr(checkpoint.config, "text_config", None) or checkpoint.config
     layers, heads = (getattr(config, name, None) or 16 for name in ("num_hidden_layers", "num_attention_heads"))
-    one = 4 * layers * heads * options.max_length**2
-    fits = parse_size(options.max_memory) // 4 // one
-    return None if fits >= 16 else max(1, fits)
+    stacks = 3 if getattr(config, "is_encoder_decoder", False) else 1
+    one = 4 * stacks * layers * heads * options.max_length**2
+    fits = parse_size(options.max_memory) // 8 // one
+    return None if fits >= MOST_SEQUENCES else max(1, fits)
 
 
 def _run(
@@ -215,7 +220,8 @@ def _run(
 def _both(collector: Collector, other: Callable[[Any], None]) -> Callable[[Any], None]:
     def receive(tile: Any) -> None:
         collector.receive(tile)
-        other(tile)
+        if collector.wants(tile.site):
+            other(tile)
 
     return receive
 

@@ -11,6 +11,7 @@ import pytest
 
 import headprobe
 from headprobe.report import Report
+from tests.cli.test_compare import fewer_layers
 from tests.conftest import ROOT, SAMPLES, Result, Run
 
 BERT, TUNED, COLLAPSED = (SAMPLES / name for name in ("tiny-bert", "tiny-bert-finetuned", "tiny-bert-collapsed"))
@@ -233,3 +234,9 @@ def test_an_interrupted_audit_leaves_no_file(tmp_path: Path, after: float) -> No
     assert (running.returncode, out) == (130, b"")
     assert b"Traceback" not in err
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_layer_that_the_model_lacks_is_a_finding_and_no_refusal(run: Run, tmp_path: Path) -> None:
+    found = run("audit", fewer_layers(tmp_path), "--baseline", BERT, *FEW, "--format", "json")
+    assert found.code == 1
+    assert ("HP004", 3) in codes(found)

@@ -160,6 +160,8 @@ def test_memory_for_what_is_held_is_bounded() -> None:
     with pytest.raises(EnvironmentFailure, match="holds all layers of a batch at once"):
         headprobe.compare(BERT, TUNED, limit=16, batch_size=16, max_memory="16MiB")
     headprobe.compare(BERT, TUNED, limit=4, max_memory="16MiB")
+    one = headprobe.compare(BERT, TUNED, limit=16, batch_size=16, max_memory="18MiB", layers="1")
+    assert set(one.drift["layer"]) == set(one.heads["layer"]) == {1}
 
 
 def test_results_do_not_depend_on_the_batch_size() -> None:
