@@ -72,15 +72,15 @@ class Collector:
         """The next tiles are of this batch."""
         self._batch = batch
 
-    def wants(self, site: Site) -> bool:
+    def _wants(self, site: Site) -> bool:
         """True for a site of the chosen layers and kind."""
         return (self._layers is None or site.layer in self._layers) and self._kind in (None, site.kind)
 
-    def receive(self, tile: AttentionTile) -> None:
-        """Observe one tile."""
+    def receive(self, tile: AttentionTile) -> AttentionTile | None:
+        """Observe one tile; return it as it was measured, None if its site was not chosen."""
         site = tile.site
-        if not self.wants(site):
-            return
+        if not self._wants(site):
+            return None
         tile = self._without_special(self._annotated(tile))
         self.sequences[site].update(tile.sequences)
         count = tile.query_mask.sum()
@@ -98,6 +98,7 @@ class Collector:
         _add(self.baselines[site], baseline)
         if self._pool_bytes:
             self._wait(tile)
+        return tile
 
     def end(self, sites: list[Site]) -> None:
         """The forward pass is over: check the choice of sites once, and compare the layers' heads."""

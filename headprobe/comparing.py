@@ -219,9 +219,9 @@ def _run(
 
 def _both(collector: Collector, other: Callable[[Any], None]) -> Callable[[Any], None]:
     def receive(tile: Any) -> None:
-        collector.receive(tile)
-        if collector.wants(tile.site):
-            other(tile)
+        seen = collector.receive(tile)
+        if seen is not None:
+            other(seen)
 
     return receive
 

@@ -23,7 +23,7 @@ from headprobe.capture.validate import validate
 from headprobe.errors import InputError, UsageError
 from headprobe.tile import AttentionTile, Site
 
-Receive = Callable[[AttentionTile], None]
+Receive = Callable[[AttentionTile], object]  # what it returns is not looked at
 
 
 @contextmanager

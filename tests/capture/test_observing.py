@@ -176,7 +176,7 @@ def test_nothing_is_left_behind() -> None:
     model, batch = build("bert"), inputs("bert")
     hooks = {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()}
     method = AttentionInterface.get_interface
-    with pytest.raises(ZeroDivisionError), observing(model, lambda tile: 1 // 0):  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError), observing(model, lambda tile: 1 // 0):
         model(**batch)
     assert AttentionInterface.get_interface is method
     assert {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()} == hooks

@@ -250,3 +250,10 @@ def test_texts_from_standard_input_are_for_both(monkeypatch: pytest.MonkeyPatch,
 def test_a_null_model_reads_standard_input_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a cat sat on the mat\nwhy not, then?\n")))
     assert len(headprobe.scan(BERT, text=["-"], null="shuffled", null_runs=1).null_heads) == 32
+
+
+def test_drift_leaves_out_what_the_scan_leaves_out() -> None:
+    kept, dropped = (headprobe.compare(BERT, TUNED, limit=6, special=special) for special in ("keep", "drop-keys"))
+    assert (kept.drift["js"] - dropped.drift["js"]).abs().max() > 1e-4
+    same = headprobe.compare(BERT, BERT, limit=6, special="drop-keys")
+    assert same.drift["js"].max() == 0
