@@ -1,4 +1,4 @@
-"""python -m benchmarks: every measurement, a table, and benchmarks/results.json."""
+"""python -m benchmarks: every measurement, the table in docs/performance.md, and benchmarks/results.json."""
 
 import json
 import platform
@@ -188,6 +188,24 @@ def growth() -> list[Row]:
     ]
 
 
+def markdown(rows: list[Row]) -> str:
+    """The table of docs/performance.md."""
+    lines = ["| work | against | ours | theirs | ratio | aim |", "|---|---|---|---|---|---|"]
+    for one in rows:
+        ratio = {"exponent": f"{one.ratio:.2f}"}.get(one.against, f"{one.ratio:.2f}×")
+        ratio += " faster" if "a pair at a time" in one.against else ""
+        lines.append(f"| {one.work} | {one.against} | {one.ours:.3f} s | {one.theirs:.3f} s | {ratio} | {one.aim} |")
+    return "\n".join(lines)
+
+
+def write_page(rows: list[Row]) -> None:
+    """Put the table in the place of the page's."""
+    page = ROOT / "docs" / "performance.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition("| work |")
+    after = rest[rest.index("\n\n") :]
+    page.write_text(before + markdown(rows) + after, encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print, save."""
     started = {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
@@ -202,6 +220,7 @@ def main() -> None:
     (ROOT / "benchmarks" / "results.json").write_text(
         json.dumps(document | {"rows": [asdict(one) for one in rows]}, indent=1, ensure_ascii=False) + "\n"
     )
+    write_page(rows)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_side_by_side_each_model_has_the_report_of_its_own_scan() -> None:
     assert both.tuned.results_sha256 == headprobe.scan(TUNED, limit=16).results_sha256
 
 
-def test_drift_against_attention_that_transformers_returns() -> None:
+def test_drift_against_attention_that_transformers_returns(tmp_path: Path) -> None:
     """JS and total variation of every head by an independent route: output_attentions, float64, one text at a time."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -63,7 +63,9 @@ def test_drift_against_attention_that_transformers_returns() -> None:
         "A much longer sentence about nothing in particular, with a clause or two.",
         "Hi",
     ]
-    both = measured_texts(texts)
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    both = measured(BERT, TUNED, text=[str(tmp_path / "texts.txt")]).between
+    assert isinstance(both, Drift)
     tokenizer = AutoTokenizer.from_pretrained(BERT)
     models = [
         AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
@@ -82,18 +84,6 @@ def test_drift_against_attention_that_transformers_returns() -> None:
     table = both.table()
     assert table["js"].to_numpy() == pytest.approx((js / count).flatten().numpy(), abs=1e-6)
     assert table["tv"].to_numpy() == pytest.approx((tv / count).flatten().numpy(), abs=1e-6)
-
-
-def measured_texts(texts: list[str]) -> Drift:
-    path = Path("texts.txt")
-    folder = Path.cwd()
-    try:
-        path.write_text("\n".join(texts) + "\n")
-        both = measured(BERT, TUNED, text=[str(folder / path)])
-    finally:
-        path.unlink()
-    assert isinstance(both.between, Drift)
-    return both.between
 
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-llama", "tiny-bart", "tiny-vit"])

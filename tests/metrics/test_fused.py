@@ -13,8 +13,6 @@ from headprobe.metrics import METRICS, Metric, Values, fused
 from headprobe.metrics.kl import KL
 from headprobe.tile import AttentionTile, Site
 
-pytest.importorskip("numba")
-
 MASKS = ("full", "causal", "window", "holes", "left", "nothing")
 
 
