@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -132,31 +131,37 @@ def _baseline_row(site: Site, values: list[Values], collector: Collector) -> Row
 
 
 def _sequences(values: dict[Site, list[Values]], keep: Iterable[str]) -> pd.DataFrame:
-    """A row a sequence and head of each site, with the columns that are kept for paired comparisons."""
-    kept = set(keep)
-    tables = [table for site, parts in values.items() if (table := _sequences_of(site, parts)) is not None]
-    if not tables:
+    """A row a sequence and head of each site, with the columns that are kept for paired comparisons.
+
+    A metric that was not defined on a sequence is missing there.
+    """
+    kept = {site: [part for part in parts if part.sequences] for site, parts in values.items()}
+    found = {site: _sequences_of(site, parts) for site, parts in kept.items() if parts}
+    if not found:
         return _frame([], (), keep)
-    joined = pd.concat(tables, ignore_index=True)
-    return joined[[name for name in joined if name in kept or name in ("sequence", "site", "head")]]
+    chosen = {"sequence", "site", "head", *keep}
+    names = [name for name in dict.fromkeys(name for columns in found.values() for name in columns) if name in chosen]
+    missing = {site: np.full(len(columns["head"]), np.nan) for site, columns in found.items()}
+    return pd.DataFrame(
+        {name: np.concatenate([columns.get(name, missing[site]) for site, columns in found.items()]) for name in names}
+    )
 
 
-def _sequences_of(site: Site, parts: list[Values]) -> pd.DataFrame | None:
-    """The metrics of a site side by side; where some were defined on other sequences, those rows lack the rest."""
-    by_numbers: dict[tuple[int, ...], dict[str, Any]] = {}
+def _sequences_of(site: Site, parts: list[Values]) -> dict[str, Any]:
+    """The metrics of a site side by side, [sequence and head] each."""
+    numbers = np.unique(np.concatenate([part.numbers for part in parts]))
+    columns: dict[str, Any] = {
+        "sequence": np.repeat(numbers, site.heads),
+        "site": np.full(len(numbers) * site.heads, site.index),
+        "head": np.tile(np.arange(site.heads), len(numbers)),
+    }
     for part in parts:
+        rows = np.searchsorted(numbers, part.numbers)
         for name, matrix in part.sequences.items():
-            by_numbers.setdefault(part.numbers, {})[name] = matrix.cpu().numpy().ravel()
-    tables = [
-        pd.DataFrame({"sequence": np.repeat(numbers, site.heads), "head": np.tile(range(site.heads), len(numbers))})
-        .assign(**columns)
-        for numbers, columns in by_numbers.items()
-    ]  # fmt: skip
-    if not tables:
-        return None
-    joined = reduce(lambda one, other: one.merge(other, how="outer", on=["sequence", "head"]), tables)
-    joined.insert(1, "site", site.index)
-    return joined
+            column = np.full((len(numbers), site.heads), np.nan)
+            column[rows] = matrix.cpu().numpy()
+            columns[name] = column.ravel()
+    return columns
 
 
 def _compared(collector: Collector, sites: list[Site], values: dict[Site, list[Values]]) -> list[Compared]:

@@ -42,13 +42,14 @@ def blocks(report: Report, columns: tuple[str, ...] = ("js",)) -> list[Block]:
     if not columns or report.pairs.empty:
         return []
     heads = [(int(site), int(head)) for site, head in zip(report.heads["site"], report.heads["head"], strict=True)]
-    whole = pair_matrix(report.pairs, columns[0], heads)
+    whole = {name: pair_matrix(report.pairs, name, heads) for name in columns}
+    first, site_of = whole[columns[0]], np.array([site for site, _ in heads])
     found = []
-    for sites in _together(whole, np.array([site for site, _ in heads])):
-        rows = _defined(whole, np.flatnonzero([site in sites for site, _ in heads]))
+    for sites in _together(first, site_of):
+        rows = _defined(first, np.flatnonzero(np.isin(site_of, list(sites))))
         if len(rows) > 1:
-            mine = tuple(heads[row] for row in rows)
-            found.append(Block(mine, {name: pair_matrix(report.pairs, name, list(mine)) for name in columns}))
+            matrices = {name: matrix[np.ix_(rows, rows)] for name, matrix in whole.items()}
+            found.append(Block(tuple(heads[row] for row in rows), matrices))
     return found
 
 
@@ -57,16 +58,15 @@ def pair_matrix(pairs: pd.DataFrame, column: str, heads: list[Head]) -> Matrix:
 
     A head beside itself is missing too: what it would be is the quantity's to say.
     """
-    width = 1 + max((head for _, head in heads), default=0)
-    places = {site * width + head: row for row, (site, head) in enumerate(heads)}
-    rows = [
-        (pairs[f"site_{side}"] * width + pairs[f"head_{side}"]).where(pairs[f"head_{side}"] < width, -1).map(places)
-        for side in ("a", "b")
-    ]
-    known = rows[0].notna() & rows[1].notna()
-    a, b = (row[known].to_numpy(dtype=np.int64) for row in rows)
+    listed = np.array(heads, np.int64).reshape(-1, 2).T
+    ends = [[pairs[f"{part}_{side}"].to_numpy(dtype=np.int64) for part in ("site", "head")] for side in ("a", "b")]
+    row_of = np.full([1 + max(part.max(initial=0) for part in parts) for parts in zip(listed, *ends, strict=True)], -1)
+    row_of[*listed] = np.arange(len(heads))
+    a, b = (row_of[site, head] for site, head in ends)
+    known = (a >= 0) & (b >= 0)
+    a, b = a[known], b[known]
     matrix = np.full((len(heads), len(heads)), np.nan)
-    matrix[a, b] = matrix[b, a] = pairs.loc[known, column].to_numpy(dtype=np.float64)
+    matrix[a, b] = matrix[b, a] = pairs[column].to_numpy(dtype=np.float64)[known]
     return matrix
 
 

@@ -30,16 +30,12 @@ class Compared:
 
 def pair_table(compared: Sequence[Compared]) -> pd.DataFrame:
     """A row an unordered pair: where its two heads are, and each matrix's entry (first, second) as a column."""
-    tables = [_table(group) for group in compared if group.matrices]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return _joined([_pairs(group) for group in compared if group.matrices])
 
 
-def _table(group: Compared) -> pd.DataFrame:
-    index, layer, kv = (
-        group.heads([site.index for site in group.sites]),
-        group.heads([site.layer for site in group.sites]),
-        np.concatenate([[site.kv_group(head) for head in range(site.heads)] for site in group.sites]),
-    )
+def _pairs(group: Compared) -> dict[str, Any]:
+    index, layer = (group.heads([getattr(site, name) for site in group.sites]) for name in ("index", "layer"))
+    kv = np.concatenate([[site.kv_group(head) for head in range(site.heads)] for site in group.sites])
     number = group.numbers()
     a, b = np.triu_indices(len(number), 1)
     columns: dict[str, Any] = {
@@ -47,7 +43,7 @@ def _table(group: Compared) -> pd.DataFrame:
         "site_b": index[b], "layer_b": layer[b], "head_b": number[b],
         "same_kv_group": (index[a] == index[b]) & (kv[a] == kv[b]),
     }  # fmt: skip
-    return pd.DataFrame(columns | {name: matrix[a, b] for name, matrix in group.matrices.items()})
+    return columns | {name: matrix[a, b] for name, matrix in group.matrices.items()}
 
 
 def nearest(compared: Sequence[Compared]) -> pd.DataFrame:
@@ -55,23 +51,26 @@ def nearest(compared: Sequence[Compared]) -> pd.DataFrame:
 
     `nearest_layer nearest_head nearest_js`, empty where a head has no other.
     """
-    tables = [_nearest(group) for group in compared if "js" in group.matrices]
-    names = ["site", "head", "nearest_layer", "nearest_head", "nearest_js"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
+    table = _joined([_nearest(group) for group in compared if "js" in group.matrices])
+    for name in ("nearest_layer", "nearest_head"):
+        table[name] = table[name].astype("Int64").where(table["nearest_js"].notna())
+    return table
 
 
-def _nearest(group: Compared) -> pd.DataFrame:
-    js = group.matrices["js"].copy()
-    np.fill_diagonal(js, np.nan)
-    known = pd.Series(~np.isnan(js).all(1))
+def _nearest(group: Compared) -> dict[str, Any]:
+    js = np.where(np.eye(len(group.numbers()), dtype=bool), np.nan, group.matrices["js"])
     best = np.argmin(np.where(np.isnan(js), np.inf, js), 1)
     number, layer = group.numbers(), group.heads([site.layer for site in group.sites])
-    return pd.DataFrame(
-        {
-            "site": group.heads([site.index for site in group.sites]),
-            "head": number,
-            "nearest_layer": pd.Series(layer[best], dtype="Int64").where(known),
-            "nearest_head": pd.Series(number[best], dtype="Int64").where(known),
-            "nearest_js": js[np.arange(len(js)), best],
-        }
-    )
+    return {
+        "site": group.heads([site.index for site in group.sites]),
+        "head": number,
+        "nearest_layer": layer[best],
+        "nearest_head": number[best],
+        "nearest_js": js[np.arange(len(js)), best],
+    }
+
+
+def _joined(parts: list[dict[str, Any]]) -> pd.DataFrame:
+    """One table of several with columns of the same names."""
+    names = parts[0] if parts else ()
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in names})
