@@ -6,12 +6,15 @@ No layer's attention is kept as such where its queries and keys are smaller: its
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from headprobe import devices
 from headprobe.budget import ADVICE, Budget
 from headprobe.engine.local import Workers
 from headprobe.errors import EnvironmentFailure, InputError
 from headprobe.metrics import Metric
-from headprobe.tile import AttentionTile, Site, pooled
+from headprobe.outputs import joined_outputs
+from headprobe.tile import AttentionTile, Site
 
 Totals = dict[str, Any]
 COPIES = (
@@ -143,3 +146,16 @@ def _comparable(one: AttentionTile, other: AttentionTile) -> bool:
     if one.key_mask.shape != other.key_mask.shape or (one.hides is None) != (other.hides is None):
         return False
     return one.hides is None or other.hides is None or one.hides.same(other.hides)
+
+
+def pooled(tiles: list[AttentionTile]) -> AttentionTile:
+    """The heads of several sites over the same queries and keys as one tile's, in order, where the first tile lies."""
+    first = tiles[0]
+    for tile in tiles[1:]:
+        if not tile.same_support(first):
+            raise InputError("E-PAIRS", f"{tile.site.path} and {first.site.path} see different keys")
+    heads = sum(tile.site.heads for tile in tiles)
+    site = Site(first.site.index, "pooled", first.site.kind, first.site.layer, heads, heads, first.site.sink)
+    device = first.probs.device
+    probs = torch.cat([tile.probs.to(device) for tile in tiles], dim=1)
+    return replace(first, site=site, probs=probs, outputs=joined_outputs([tile.outputs for tile in tiles], device))

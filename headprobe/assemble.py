@@ -29,6 +29,7 @@ HEADS = (
     "mean_distance", "mean_distance_excl_first", "sink_virtual", "dropped_mass",
     "local_mass", "far_mass", "delimiter_mass", "segment_mass", "one_to_one", "monotone", "alignment",
     "induction_mass", "duplicate_mass",
+    "norm_sum", "norm_entropy", "norm_confidence", "norm_self", "norm_first", "norm_special",
     "kl_mean", "js_mean", "nearest_layer", "nearest_head", "nearest_js",
 )  # fmt: skip
 LAYERS = (
@@ -37,6 +38,7 @@ LAYERS = (
 )  # fmt: skip
 PAIRS = (
     "site_a", "layer_a", "head_a", "site_b", "layer_b", "head_b", "same_kv_group", "cos", "js", "kl_ab", "kl_ba", "bc",
+    "cka", "cka_unbiased", "ocos", "ocos_centred",
 )  # fmt: skip
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ from headprobe.budget import Budget
 from headprobe.engine.local import Workers
 from headprobe.errors import UsageError, nearest
 from headprobe.load.collate import Batch
-from headprobe.metrics import Metric
+from headprobe.metrics import Metric, reads_outputs
 from headprobe.metrics.places import places
 from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PerSequence
@@ -41,6 +41,7 @@ class Collector:
         workers: Workers,
     ) -> None:
         self.metrics = metrics
+        self.reads_outputs = any(reads_outputs(metric) for metric in metrics)
         self.totals: dict[Site, Totals] = defaultdict(dict)
         self.baselines: dict[Site, Totals] = defaultdict(dict)
         self.budget = budget

@@ -201,6 +201,7 @@ def _run(
                     receive,
                     tile_bytes=collectors[0].budget.tile,
                     allow_invalid=options.allow_invalid,
+                    outputs=collectors[0].reads_outputs,
                 )
             )
             for checkpoint, receive in zip(checkpoints, receivers, strict=True)

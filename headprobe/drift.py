@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from headprobe import devices
+from headprobe.across import pooled
 from headprobe.errors import EnvironmentFailure, InputError
 from headprobe.metrics.js import js_sums
 from headprobe.metrics.totals import PairSums
-from headprobe.tile import AttentionTile, Site, pooled
+from headprobe.tile import AttentionTile, Site
 
 Place = tuple[str, str, int, int]  # tower, kind, layer, and the how-many-eth such site
 Key = tuple[Place, int, int]

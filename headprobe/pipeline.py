@@ -30,7 +30,7 @@ from headprobe.load.collate import Batch
 from headprobe.load.hashing import file_hashes
 from headprobe.load.hub import Source
 from headprobe.load.placement import is_placed, places
-from headprobe.metrics import Metric, select
+from headprobe.metrics import Metric, reads_outputs, select
 from headprobe.metrics.approximate import NOTE, estimated
 from headprobe.report import Provenance, Report, no_rows
 from headprobe.settings import ScanOptions, parse_layers, parse_size
@@ -142,8 +142,9 @@ def new_collector(metrics: list[Metric], options: ScanOptions, workers: Workers)
 def metrics_of(options: ScanOptions) -> tuple[list[Metric], frozenset[str]]:
     """The metrics and the columns that the options choose."""
     metrics, columns = select((*options.metrics, *PROBED) if options.metrics and options.probe else options.metrics)
-    if not (options.metrics or options.probe):
-        metrics = [metric for metric in metrics if metric.name not in PROBED]
+    if not options.metrics:
+        left = () if options.probe else PROBED
+        metrics = [metric for metric in metrics if metric.name not in left and not reads_outputs(metric)]
     if options.approx:
         metrics, columns = estimated(metrics, columns)
     if options.pairs != "none":
@@ -196,7 +197,11 @@ def _run(
         quiet(),
         torch.no_grad(),  # in inference mode torch takes other, slightly different paths while it is watched
         observing(
-            model, collector.receive, tile_bytes=collector.budget.tile, allow_invalid=options.allow_invalid
+            model,
+            collector.receive,
+            tile_bytes=collector.budget.tile,
+            allow_invalid=options.allow_invalid,
+            outputs=collector.reads_outputs,
         ) as observer,
     ):
         for batch in batches:

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from headprobe.masks import positions
 from headprobe.metrics import Metric, Values
+from headprobe.outputs import Found, Outputs, Projection
 from headprobe.tile import AttentionTile, Kind, Site
 from headprobe.tokens import Tokens
 
 SITE = Site(0, "layer.0", "encoder", 0, 4, 2)
 LENGTHS = (9, 6, 2)
+WIDTH = 3  # features of a head's outputs
 Law = Callable[[Metric], None]
 
 
@@ -54,7 +56,19 @@ def sample_tile(
     place = positions(mask)
     tokens = Tokens(place % 3 == 2, (place // 4).masked_fill(~mask, -1), (place % 5).masked_fill(~mask, -1))
     tile = AttentionTile.of(probs, site=site, query_mask=mask, key_mask=mask, structure=structure, special_keys=special)
-    return replace(tile, tokens=tokens)
+    return with_outputs(replace(tile, tokens=tokens), seed=seed)
+
+
+def with_outputs(tile: AttentionTile, *, seed: int = 0) -> AttentionTile:
+    """A whole tile with what its heads give of random values, for metrics with `outputs`; one projection for all."""
+    batch, heads, _, keys = tile.probs.shape
+    made = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(0)
+    values = 2 + torch.randn(batch, tile.site.kv_heads, keys - tile.site.sink, WIDTH, generator=made[0])
+    weights = torch.randn(heads * WIDTH, 2 * WIDTH, generator=made[1]).to(tile.probs.device)
+    values = values.to(tile.probs)
+    shared = values.repeat_interleave(heads // tile.site.kv_heads, 1)
+    z = tile.probs[..., : values.shape[2]] @ shared
+    return replace(tile, outputs=Outputs(z, values, Projection("projection", heads, lambda: weights)))
 
 
 # --- the laws ---------------------------------------------------------------------------------------------------
@@ -104,7 +118,8 @@ def _heads_are_equal(metric: Metric) -> None:
     """Permuting the heads permutes the results."""
     order = torch.tensor([2, 0, 3, 1])
     for tile in _tiles():
-        before, after = _values(metric, [tile]), _values(metric, [replace(tile, probs=tile.probs[:, order])])
+        permuted = replace(tile, probs=tile.probs[:, order], outputs=_permuted(tile.outputs, order))
+        before, after = _values(metric, [tile]), _values(metric, [permuted])
         heads = {name: column[order] for name, column in before.heads.items()}
         pairs = {name: matrix[order][:, order] for name, matrix in before.pairs.items()}
         sequences = {name: column[:, order] for name, column in before.sequences.items()}
@@ -178,6 +193,7 @@ def _shortened(tile: AttentionTile, length: int) -> AttentionTile:
         query_positions=tile.query_positions[:, :length],
         key_positions=tile.key_positions[:, :length],
         special_keys=None if tile.special_keys is None else tile.special_keys[:, :length],
+        outputs=_of_positions(tile.outputs, lambda values: values[:, :, :length]),
         tokens=None if tile.tokens is None else tile.tokens.map(lambda known: known[:, :length]),
     )
 
@@ -206,8 +222,23 @@ def padded(tile: AttentionTile, *, left: int, right: int) -> AttentionTile:
         query_positions=positions(mask),
         key_positions=positions(mask),
         special_keys=pad(tile.special_keys),
+        outputs=_of_positions(tile.outputs, lambda values: fill(values, (0, 0, left, right), value=float("nan"))),
         tokens=None if tile.tokens is None else tile.tokens.map(lambda known: fill(known, (left, right), value=-1)),
     )
+
+
+def _of_positions(outputs: Found, change: Callable[[Tensor], Tensor]) -> Found:
+    """The same change to the queries and to the keys of self-attention."""
+    return outputs.change(change, change) if isinstance(outputs, Outputs) else outputs
+
+
+def _permuted(outputs: Found, order: Tensor) -> Found:
+    """The heads' outputs in another order, their values and weights too."""
+    if not isinstance(outputs, Outputs) or not isinstance(outputs.projection, Projection):
+        return outputs
+    weights = outputs.projection.weights()[order].flatten(0, 1)
+    found = outputs.change(lambda z: z[:, order], lambda values: values[:, order])
+    return replace(found, projection=Projection("permuted", len(order), lambda: weights))
 
 
 def _same(found: Values, expected: Values, where: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from headprobe import devices
 from headprobe.errors import InputError
 from headprobe.masks import NOTHING, Hides, Known, positions
+from headprobe.outputs import Found, cut_outputs, select_outputs
 from headprobe.tokens import Tokens
 
 Kind = Literal["encoder", "decoder", "cross"]
@@ -74,7 +75,8 @@ class AttentionTile:
     keys count within them. `special_keys` and `special_queries` mark special tokens where the caller knows them,
     `tokens` says more of the keys. A tile that is not whole has a `source` of the site's other rows where they can be
     computed again, and may lack keys at the end that none of its queries sees. `hides` stands for the mask that
-    `structure` is a part of; `known` is certain of the masks: who replaces one replaces that too.
+    `structure` is a part of; `known` is certain of the masks: who replaces one replaces that too. `outputs` are what
+    the model's heads give for these rows, where the observer was asked for it, whatever keys were dropped since.
     """
 
     site: Site
@@ -93,6 +95,7 @@ class AttentionTile:
     hides: Hides | None = None
     known: Known = NOTHING
     tokens: Tokens | None = None
+    outputs: Found = None
     _memo: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -226,6 +229,7 @@ class AttentionTile:
             special_queries=None if self.special_queries is None else self.special_queries[:, rows],
             structure=structure,
             start=self.start + first,
+            outputs=cut_outputs(self.outputs, rows),
             source=Source(self.cut, max(1, last - first)) if self.whole else self.source,
         )
 
@@ -245,6 +249,7 @@ class AttentionTile:
             special_keys=None if keys is None else keys[part],
             special_queries=None if queries is None else queries[part],
             tokens=None if self.tokens is None else self.tokens.map(lambda known: known[part]),
+            outputs=select_outputs(self.outputs, part),
             source=None if self.source is None else self.source.then(lambda tile: tile.select(first, last)),
         )
 
@@ -252,7 +257,7 @@ class AttentionTile:
         """Uniform attention under the same mask, as one head: what every metric's baseline is computed from."""
         size = self.support_size.clamp(min=1).to(self.probs.dtype)
         probs = (self.support.to(self.probs.dtype) / size[..., None])[:, None]
-        return replace(self, probs=probs, site=replace(self.site, heads=1, kv_heads=1), source=None)
+        return replace(self, probs=probs, site=replace(self.site, heads=1, kv_heads=1), source=None, outputs=None)
 
     def without_special_queries(self) -> "AttentionTile":
         """The same attention, special tokens left out as queries."""
@@ -285,14 +290,3 @@ class AttentionTile:
             known=replace(self.known, full=False),
             source=None if self.source is None else self.source.then(AttentionTile.without_special_keys),
         )
-
-
-def pooled(tiles: list[AttentionTile]) -> AttentionTile:
-    """The heads of several sites over the same queries and keys as one tile's, in order, where the first tile lies."""
-    first = tiles[0]
-    for tile in tiles[1:]:
-        if not tile.same_support(first):
-            raise InputError("E-PAIRS", f"{tile.site.path} and {first.site.path} see different keys")
-    heads = sum(tile.site.heads for tile in tiles)
-    site = Site(first.site.index, "pooled", first.site.kind, first.site.layer, heads, heads, first.site.sink)
-    return replace(first, site=site, probs=torch.cat([tile.probs.to(first.probs.device) for tile in tiles], dim=1))

@@ -1,19 +1,43 @@
 """One attention call, and which of its queries and keys belong to which sequence."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from headprobe.capture.masks import Inputs
 from headprobe.capture.structure import Structure
+from headprobe.outputs import Unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Some queries of a call: `z` [row, head, query, feature], and the `values` [row, kv head, key, feature]."""
+
+    z: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, output: Any, values: Tensor, heads: int) -> "Made | Unknown":
+        """From what an attention function returned: [row, query, head, feature], or the last two as one."""
+        width = heads * values.shape[-1]
+        if not isinstance(output, Tensor) or output.dim() not in (3, 4) or output.shape[2:].numel() != width:
+            return Unknown("what its attention function returns is no vector for every query and head")
+        return cls(output.reshape(*output.shape[:2], heads, values.shape[-1]).transpose(1, 2), values)
+
+    def queries(self, first: int, last: int) -> "Made":
+        """Some of them."""
+        return Made(self.z[:, :, first:last], self.values)
 
 
 class Anew(Protocol):
     """A call that can be made again."""
 
-    def probabilities(self, first: int, last: int, reach: int | None) -> Tensor:
-        """[row, head, query, key] of the queries `first` to `last`, over the first `reach` keys where that is given."""
+    def again(self, first: int, last: int, reach: int | None) -> tuple[Tensor, Made | Unknown | None]:
+        """Probabilities [row, head, query, key] of the queries `first` to `last`, and what they give where it is known.
+
+        Over the first `reach` keys where that is given.
+        """
 
     @property
     def bytes(self) -> int:
@@ -58,8 +82,12 @@ class Piece:
         """Of probabilities from query `start` on those of the piece, and the first query within it."""
         if self.keys == slice(0, probs.shape[3]) and self.queries.start == 0:
             return probs, start
-        first, last = max(start, self.queries.start), min(start + probs.shape[2], self.queries.stop)
-        return probs[:, :, first - start : max(last, first) - start, self.keys], first - self.queries.start
+        return self.own_queries(probs, start)[..., self.keys], max(start, self.queries.start) - self.queries.start
+
+    def own_queries(self, values: Tensor, start: int) -> Tensor:
+        """Of `values` [row, head, query, ...] from query `start` on those of the piece."""
+        first, last = max(start, self.queries.start), min(start + values.shape[2], self.queries.stop)
+        return values[:, :, first - start : max(last, first) - start]
 
 
 def pieces(call: Call, inputs: Inputs, first: int, total: int, lengths: Tensor | None) -> list[Piece]:

@@ -7,17 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headprobe.capture.calls import kept_bytes
+from headprobe.capture.calls import Made, kept_bytes
 from headprobe.capture.lazy import LazyMask
+from headprobe.outputs import Unknown
 
 
 class FusedCall:
     """The arguments of one of torch's scaled-dot-product operators, by the names of its schema.
 
-    `query` is [batch, head, query, feature], `shape` [batch, head, query, key].
+    `query` is [batch, head, query, feature], `shape` [batch, head, query, key]. `result` is what the operator returned;
+    without it nobody asks what the heads gave.
     """
 
-    def __init__(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any = None) -> None:
         names = [argument.name for argument in operator._schema.arguments]
         given = dict(zip(names, args, strict=False)) | kwargs
         self.query, self.key = (_four(given[name]) for name in ("query", "key"))
@@ -26,6 +28,7 @@ class FusedCall:
         scale = given.get("scale")
         self.scale = 1 / math.sqrt(self.query.shape[-1]) if scale is None else float(scale)
         self.shape = (*self.query.shape[:3], self.key.shape[2])
+        self.made = None if result is None else self._made(result, _four(given["value"]))
 
     @property
     def kv_heads(self) -> int:
@@ -35,7 +38,8 @@ class FusedCall:
     @property
     def bytes(self) -> int:
         """What a call that is kept holds on to."""
-        return kept_bytes(self.query, self.key)
+        outputs = (self.made.z, self.made.values) if isinstance(self.made, Made) else ()
+        return kept_bytes(self.query, self.key, *outputs)
 
     @cached_property
     def bias(self) -> Tensor | None:
@@ -46,6 +50,11 @@ class FusedCall:
         if not self.is_causal:
             return None
         return causal(queries, keys, self.query.device)
+
+    def again(self, first: int, last: int, reach: int | None) -> tuple[Tensor, Made | Unknown | None]:
+        """The probabilities of some queries, and what they gave."""
+        made = self.made.queries(first, last) if isinstance(self.made, Made) else self.made
+        return self.probabilities(first, last, reach), made
 
     def probabilities(self, first: int, last: int, reach: int | None) -> Tensor:
         """[batch, head, row, key] of the queries `first` to `last`, over all keys or the first `reach`."""
@@ -61,6 +70,12 @@ class FusedCall:
         if bias is not None:
             scores = scores.masked_fill(~bias, -math.inf) if bias.dtype == torch.bool else scores + bias
         return torch.softmax(scores, -1)
+
+    def _made(self, result: Any, values: Tensor) -> Made | Unknown:
+        z = _four(result[0] if isinstance(result, tuple) else result)
+        if z.shape != (*self.shape[:3], values.shape[3]):
+            return Unknown("what its one call returns is no vector for every query and head")
+        return Made(z, values)
 
 
 @lru_cache(maxsize=8)

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
 
-from headprobe.capture.calls import kept_bytes
+from headprobe.capture.calls import Made, kept_bytes
 from headprobe.capture.lazy import LazyMask
 from headprobe.errors import InputError, UsageError
+from headprobe.outputs import Unknown
 
 CUT = ("position_bias", "sinks")  # options that have an axis of queries
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
@@ -86,7 +87,8 @@ class EagerCall:
     """A call of an eager attention function, whole or some query rows at a time.
 
     `query` is [batch, head, query, feature]. Everything that has a query axis is cut with it: the mask, and the
-    position bias and sinks that some models pass.
+    position bias and sinks that some models pass. Without `has_values` keys stand in for the values, on which
+    probabilities do not depend.
     """
 
     function: AttentionFunction
@@ -96,11 +98,12 @@ class EagerCall:
     value: Tensor
     mask: Tensor | None
     options: dict[str, Any]
+    has_values: bool = True
 
     @property
     def bytes(self) -> int:
         """What a call that is kept holds on to."""
-        return kept_bytes(self.query, self.key)
+        return kept_bytes(self.query, self.key, self.value)
 
     def whole(self) -> tuple[Tensor, Tensor | None]:
         """What the model's own call returns: its output, and the probabilities if it has any."""
@@ -122,14 +125,19 @@ class EagerCall:
         output, probs = self.function(self.module, part, self.key[:, :, keys], self.value[:, :, keys], mask, **options)
         return output, probabilities(self.module, probs)
 
-    def probabilities(self, first: int, last: int, reach: int | None) -> Tensor:
-        """The probabilities of some queries, computed again."""
+    def again(self, first: int, last: int, reach: int | None) -> tuple[Tensor, Made | Unknown | None]:
+        """The probabilities of some queries, computed again, and what they give unless the values were let go."""
         with _own_weights(self.module):
-            return self.rows(first, last, reach)[1]
+            output, probs = self.rows(first, last, reach)
+        return probs, self.made(output)
 
-    def kept(self) -> "EagerCall":
-        """The call without its values, which probabilities do not depend on: its keys stand in for them."""
-        return replace(self, value=self.key)
+    def made(self, output: Tensor) -> Made | Unknown | None:
+        """What the heads gave, from the function's output for some queries; None where the values were let go."""
+        return Made.of(output, self.value, self.query.shape[1]) if self.has_values else None
+
+    def without_values(self) -> "EagerCall":
+        """The call, its values let go."""
+        return replace(self, value=self.key, has_values=False)
 
     def _reads_keys(self) -> bool:
         """True if an option has an axis of keys that it is not known how to cut."""

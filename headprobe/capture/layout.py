@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from headprobe.capture.frames import is_attention
+from headprobe.capture.frames import Frame, is_attention
+from headprobe.errors import InputError
 
 Shape = tuple[int, ...]
 Table = tuple[tuple[re.Pattern[str], str], ...]
@@ -144,3 +145,10 @@ def _blocks(shape: Shape, batch: int, heads: int | None) -> Layout | None:
     if third == heads:
         return Layout((0, 1, 2, 3, 4), (first * second, third, queries, keys))
     return Layout((0, 2, 1, 3, 4), (first * third, second, queries, keys))
+
+
+def unsupported(code: str, frame: Frame, what: str) -> InputError:
+    """The error for attention that can't be brought to tiles."""
+    return InputError(
+        code, f"{frame.path} ({type(frame.module).__name__}) {what}", "This architecture is not supported."
+    )

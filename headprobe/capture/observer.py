@@ -14,7 +14,7 @@ from headprobe.capture.calls import Call, pieces
 from headprobe.capture.frames import Frame, Frames, anchor
 from headprobe.capture.fused import FusedCall
 from headprobe.capture.interface import AttentionFunction, EagerCall, listening, probabilities
-from headprobe.capture.layout import UNKNOWN, Layout, excluded, head_count, included, layout, refused
+from headprobe.capture.layout import UNKNOWN, Layout, excluded, head_count, included, layout, refused, unsupported
 from headprobe.capture.lazy import lazy_masks
 from headprobe.capture.masks import Inputs, named
 from headprobe.capture.memory import LargeBlocks
@@ -24,7 +24,8 @@ from headprobe.capture.sites import Run, Sites, part_of
 from headprobe.capture.softmax import SoftmaxTap
 from headprobe.capture.structure import Structure, visible
 from headprobe.capture.structures import Structures
-from headprobe.errors import InputError, UsageError
+from headprobe.capture.wiring import Wiring
+from headprobe.errors import UsageError
 from headprobe.tile import AttentionTile, Site
 
 Receive = Callable[[AttentionTile], object]  # what it returns is not looked at
@@ -32,21 +33,22 @@ Receive = Callable[[AttentionTile], object]  # what it returns is not looked at
 
 @contextmanager
 def observing(
-    model: nn.Module, receive: Receive, *, tile_bytes: int = 2**28, allow_invalid: bool = False
+    model: nn.Module, receive: Receive, *, tile_bytes: int = 2**28, allow_invalid: bool = False, outputs: bool = False
 ) -> Iterator["Observer"]:
     """Show every attention call of `model`'s forward passes to `receive`, as `AttentionTile`s in order of execution.
 
     The model must be a transformers model in eval mode with eager attention, and computes what it would compute
     unwatched. A call whose probabilities take more than `tile_bytes` (in float32) is run some query rows at a time,
     so that no more of them ever exists. Padding is read from the masks that the model is called with. A tile is the
-    receiver's to read while it runs; keep what you compute from it, not the tile.
+    receiver's to read while it runs; keep what you compute from it, not the tile. With `outputs` tiles also have what
+    their heads give; then the first forward pass is run twice, the first time to see which module reads it.
 
     Raises `InputError` when a site's first tile is not a distribution over the visible keys (not with
     `allow_invalid`), when attention is computed in a way that shows no probabilities, and at the end of the first
     forward pass when an attention module was not seen; `UsageError` for a model in training mode, one that is not
     eager, or one that is being observed already.
     """
-    observer = Observer(model, receive, tile_bytes, allow_invalid)
+    observer = Observer(model, receive, tile_bytes, allow_invalid, outputs)
     with ExitStack() as stack:
         stack.enter_context(listening(model.modules(), observer))
         for handle in observer.hooks():
@@ -60,11 +62,12 @@ def observing(
 class Observer:
     """Both taps' listener: knows which module is running, names sites, makes tiles and hands them on."""
 
-    def __init__(self, model: nn.Module, receive: Receive, tile_bytes: int, allow_invalid: bool) -> None:
+    def __init__(self, model: nn.Module, receive: Receive, tile_bytes: int, allow_invalid: bool, outputs: bool) -> None:
         self.model = model
         self.receive = receive
         self.tile_bytes = tile_bytes
         self.allow_invalid = allow_invalid
+        self.wiring = Wiring(wanted=outputs)
         self.receiving = False
         self.blocks = LargeBlocks()
         self.tap = SoftmaxTap(self)
@@ -99,11 +102,12 @@ class Observer:
         yield self.model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True)
         for module in self._paths:
             yield module.register_forward_pre_hook(self._enter, with_kwargs=True)
-            yield module.register_forward_hook(self._leave, prepend=True, always_call=True)
+            yield module.register_forward_hook(self._leave, prepend=True, with_kwargs=True, always_call=True)
         yield self.model.register_forward_hook(self._end)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._check_ready()
+        self.wiring.look(module, args, kwargs)
         self.inputs = Inputs(named(self._signature, args, kwargs), decodes=self._decodes)
         self.arithmetic = devices.Arithmetic.now()
         self.receiving = False
@@ -115,12 +119,17 @@ class Observer:
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         self._frames.enter(module, self._paths[module], given, kwargs.get("cu_seqlens"))
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         path = self._frames.leave(module)
         if path is not None:
             self._sites.ran.add(path)
+            if self.wiring.looking:
+                with self.tap.paused():
+                    self.wiring.ran(path, module, (*args, *kwargs.values()), output)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.wiring.looking:
+            return
         self.passes += 1
         self.sequences += self.inputs.batch
         if self.passes == 1:
@@ -147,6 +156,7 @@ class Observer:
         keys = key.shape[2]
         window = options.get("sliding_window")
         eager = EagerCall(function, module, query, key, value, attention_mask, options)
+        kept = eager if self.wiring.wanted else eager.without_values()
         shown = self._show(
             Call(
                 path=self._paths[module],
@@ -157,22 +167,23 @@ class Observer:
                 sink=any(options.get(name) is not None for name in ("s_aux", "sinks")),
                 window=window if isinstance(window, int) else None,
                 source=(query, key),
-                anew=eager.kept(),
+                anew=kept,
             )
         )
+        whole = shown.rows >= queries
         with self._inside():
-            if shown.rows < queries:
-                return self._in_parts(eager, shown), None
-            output, probs = eager.whole()
-        shown.see(0, probabilities(module, probs))
+            output, probs = eager.whole() if whole else (self._in_parts(eager, kept, shown), None)
+        if whole:
+            shown.see(0, probabilities(module, probs), kept.made(output))
+        self.wiring.give(shown.site, kept.made(output))
         return output, probs
 
-    def _in_parts(self, eager: EagerCall, shown: Shown) -> Tensor:
+    def _in_parts(self, eager: EagerCall, kept: EagerCall, shown: Shown) -> Tensor:
         """The output of a call that is run some query rows at a time."""
         outputs = []
         for first, last, reach in shown.parts():
             output, probs = eager.rows(first, last, reach)
-            shown.see(first, probs)
+            shown.see(first, probs, kept.made(output))
             outputs.append(output)
         return torch.cat(outputs, dim=1)
 
@@ -186,7 +197,7 @@ class Observer:
         reason = refused(frame.module)
         if frame.calls_itself_attention and (found is None or reason):
             which = reason or "not [batch, head, query, key]"
-            raise _unsupported("E-LAYOUT", frame, f"has a softmax of shape {list(scores.shape)}, which is {which}")
+            raise unsupported("E-LAYOUT", frame, f"has a softmax of shape {list(scores.shape)}, which is {which}")
         if found is not None and (frame.calls_itself_attention or included(near, found)):
             self._see_softmax(frame, found, scores, probs)
         elif scores.dim() >= 3:
@@ -206,18 +217,18 @@ class Observer:
         rows, heads, queries, keys = probs.shape
         self._show(Call(frame.path, frame.module, (rows, heads, queries, keys), structure, kv_heads)).see(0, probs)
 
-    def fused(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def fused(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """The softmax tap: torch computed attention without holding its probabilities, so they are computed again."""
         frame = self._running()
         if frame is None:
             return
         if "scaled_dot_product" not in operator.name():
             name = operator.name().removeprefix("aten::")
-            raise _unsupported(
+            raise unsupported(
                 "E-CAPTURE", frame, f"computes attention in one call ({name}), which shows no probabilities"
             )
         with self.tap.paused():
-            fused = FusedCall(operator, args, kwargs)
+            fused = FusedCall(operator, args, kwargs, result if self.wiring.wanted else None)
             shown = self._show(
                 Call(
                     frame.path,
@@ -230,7 +241,8 @@ class Observer:
                 )
             )
             for first, last, reach in shown.parts():
-                shown.see(first, fused.probabilities(first, last, reach))
+                shown.see(first, *fused.again(first, last, reach))
+            self.wiring.give(shown.site, fused.made)
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -282,9 +294,3 @@ class Observer:
         run.seen += [] if call.source is None else [call.source]
         lengths = next((frame.lengths for frame in reversed(frames) if frame.lengths is not None), None)
         return Shown(self, run.site, call, pieces(call, self.inputs, first, layer.size, lengths))
-
-
-def _unsupported(code: str, frame: Frame, what: str) -> InputError:
-    return InputError(
-        code, f"{frame.path} ({type(frame.module).__name__}) {what}", "This architecture is not supported."
-    )

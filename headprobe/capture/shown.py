@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from headprobe.capture.calls import Anew, Call, Piece
+from headprobe.capture.calls import Anew, Call, Made, Piece
 from headprobe.capture.masks import Extent
 from headprobe.capture.tiles import make_tile
 from headprobe.capture.validate import validate
 from headprobe.devices import Arithmetic
+from headprobe.outputs import Unknown
 from headprobe.tile import AttentionTile, Site, Source
 
 if TYPE_CHECKING:
@@ -39,13 +40,16 @@ class Shown:
             last = min(first + self.rows, self._queries)
             yield first, last, self._reach(first, last)
 
-    def see(self, start: int, probs: Tensor) -> None:
-        """Take the probabilities of the call's rows from `start` on to the receiver."""
+    def see(self, start: int, probs: Tensor, made: Made | Unknown | None = None) -> None:
+        """Take the probabilities of the call's rows from `start` on to the receiver, with what they gave if wanted."""
         observer = self._observer
+        if observer.wiring.looking:
+            observer.wiring.check(self.site, made, probs)
+            return
         for piece in self._pieces:
             with observer.tap.paused():
                 observer.receiving = True  # and stays so if something of ours fails
-                tile = self._tile(piece, start, probs)
+                tile = self._tile(piece, start, probs, made)
                 if tile is not None:
                     if observer.passes == 0 and not tile.start and not probs.is_meta and not observer.allow_invalid:
                         validate(tile, probs.dtype)
@@ -59,7 +63,7 @@ class Shown:
             return None
         return structure.reach(first, last)
 
-    def _tile(self, piece: Piece, start: int, probs: Tensor) -> AttentionTile | None:
+    def _tile(self, piece: Piece, start: int, probs: Tensor, made: Made | Unknown | None) -> AttentionTile | None:
         """Those of the call's rows from `start` on that are the piece's; None where none is."""
         site = self.site
         part, begin = piece.cut(probs, start)
@@ -69,6 +73,9 @@ class Shown:
         masks = self._inputs.of(site.kind, extent, piece.structure, probs.device)
         shown = self._observer.structures.beyond_padding(piece.structure, masks)
         tile = make_tile(site, part, shown, begin, masks, tuple(self._before + row for row in piece.rows))
+        if self._observer.wiring.wanted:
+            outputs = self._observer.wiring.outputs(site, piece, made, (start, part.shape[3]))
+            tile = replace(tile, outputs=outputs)
         anew = self._call.anew
         return tile if anew is None else replace(tile, source=self._source(anew, piece))
 
@@ -78,6 +85,6 @@ class Shown:
     def _again(self, anew: Anew, piece: Piece, first: int, last: int) -> AttentionTile:
         first, last = piece.queries.start + first, piece.queries.start + last
         with self._observer.tap.paused(), self._arithmetic.used():  # as the model did it
-            tile = self._tile(piece, first, anew.probabilities(first, last, self._reach(first, last)))
+            tile = self._tile(piece, first, *anew.again(first, last, self._reach(first, last)))
         assert tile is not None  # the rows are the piece's own
         return tile

@@ -28,8 +28,8 @@ class SoftmaxListener(Protocol):
     def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
         """A softmax of `scores` over `dim` gave `probs`."""
 
-    def fused(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Attention was computed in one call of `operator`."""
+    def fused(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Attention was computed in one call of `operator`, which gave `result`."""
 
 
 class SoftmaxTap(TorchDispatchMode):
@@ -44,7 +44,7 @@ class SoftmaxTap(TorchDispatchMode):
         if func in SOFTMAX:
             self.listener.softmax(args[0], args[1] if len(args) > 1 else kwargs["dim"], result)
         elif func.name().startswith(FUSED):
-            self.listener.fused(func, args, kwargs or {})
+            self.listener.fused(func, args, kwargs or {}, result)
         return result
 
     @contextmanager

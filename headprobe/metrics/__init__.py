@@ -9,20 +9,23 @@ from importlib.metadata import entry_points
 from headprobe.errors import EnvironmentFailure, UsageError, nearest
 from headprobe.metrics.alignment import Alignment
 from headprobe.metrics.bhattacharyya import Bhattacharyya
-from headprobe.metrics.contract import Column, Metric, Values
+from headprobe.metrics.cka import CKA
+from headprobe.metrics.contract import Column, Metric, Values, reads_outputs
 from headprobe.metrics.cosine import Cosine
 from headprobe.metrics.effective import EffectiveHeads
 from headprobe.metrics.entropy import Entropy
 from headprobe.metrics.induction import Induction
 from headprobe.metrics.js import JensenShannon
 from headprobe.metrics.kl import KL
+from headprobe.metrics.norms import NormWeighted
+from headprobe.metrics.ocos import OutputCosine
 from headprobe.metrics.penalty import Penalty
 from headprobe.metrics.position import Position
 from headprobe.metrics.redundancy import Redundancy
 from headprobe.metrics.regions import Regions
 from headprobe.metrics.validity import Validity
 
-__all__ = ["METRICS", "Column", "Metric", "Values", "installed", "select"]
+__all__ = ["METRICS", "Column", "Metric", "Values", "installed", "reads_outputs", "select"]
 
 METRICS: dict[str, Metric] = {
     "validity": Validity(),
@@ -38,6 +41,9 @@ METRICS: dict[str, Metric] = {
     "cosine": Cosine(),
     "bhattacharyya": Bhattacharyya(),
     "effective": EffectiveHeads(),
+    "cka": CKA(),
+    "ocos": OutputCosine(),
+    "norms": NormWeighted(),
 }
 
 

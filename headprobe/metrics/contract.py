@@ -95,3 +95,8 @@ class Metric(Protocol):
 
     def compute(self, total: Any) -> Values:
         """The values of one site from the sum of its tiles' totals."""
+
+
+def reads_outputs(metric: Metric) -> bool:
+    """True for a metric of what heads give, beyond what they look at."""
+    return bool(getattr(metric, "outputs", False))

@@ -58,6 +58,10 @@ class Rows:
             return values.flatten(0, 1)  # which is four times as fast
         return values[self.at[:, 0], self.at[:, 1]]
 
+    def values(self, values: Tensor) -> Tensor:
+        """[row, ...] of what the tile has as [batch, query, ...]: zeros for rows of padding that were not left out."""
+        return self.kept(self._valid(values))
+
     def weighted(self, weights: Tensor) -> Tensor:
         """[row, head]: Σ over keys of the probabilities times `weights` [row, key]."""
         weights = weights.to(self.probs.dtype)[..., None]

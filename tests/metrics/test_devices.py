@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from headprobe import devices
 from headprobe.masks import Known
 from headprobe.metrics import METRICS, Metric, approximate
+from headprobe.testing import with_outputs
 from headprobe.tile import AttentionTile, Site, Source
 from tests.metrics.test_fused import MASKS, attention, same
 
@@ -173,9 +174,10 @@ def without_values(mask: str, device: str) -> AttentionTile:
     key_mask = torch.ones(2, 7, dtype=torch.bool, device=device)
     site = Site(0, "site", "decoder" if mask == "causal" else "encoder", 0, 3, 3)
     structure = causal if mask == "causal" else None
-    return AttentionTile.of(
+    tile = AttentionTile.of(
         probs, site=site, query_mask=key_mask, key_mask=key_mask, structure=structure, special_keys=key_mask
     )
+    return with_outputs(tile)
 
 
 def tensors_of(total: Any) -> Iterator[torch.Tensor]:

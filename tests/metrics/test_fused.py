@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headprobe.metrics import METRICS, Metric, Values, fused
 from headprobe.metrics.kl import KL
+from headprobe.testing import with_outputs
 from headprobe.tile import AttentionTile, Site
 
 MASKS = ("full", "causal", "window", "holes", "left", "nothing")
@@ -45,7 +46,7 @@ def attention(
     special = torch.zeros_like(key_mask)
     special[:, ::3] = True
     site = Site(0, "site", "decoder" if mask in ("causal", "window") else "encoder", 0, heads, heads)
-    return AttentionTile.of(
+    tile = AttentionTile.of(
         probs.nan_to_num(0.5) if mask == "left" else probs,
         site=site,
         query_mask=query_mask,
@@ -53,6 +54,7 @@ def attention(
         structure=structure,
         special_keys=special,
     )
+    return with_outputs(tile, seed=seed)
 
 
 def same(one: Values, other: Values, tolerance: float = 3e-6) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headprobe.metrics import METRICS, Values
-from headprobe.testing import padded, sample_tile
+from headprobe.testing import padded, sample_tile, with_outputs
 from headprobe.tile import AttentionTile
 
 tiles = st.builds(
@@ -102,8 +102,10 @@ def test_divergences_keep_their_bounds(tile: AttentionTile) -> None:
 @many
 @given(tiles)
 def test_a_copied_head_is_its_twin(tile: AttentionTile) -> None:
-    twin = replace(tile, probs=torch.cat([tile.probs, tile.probs[:, :1]], 1).float())
-    found = measure([twin])
+    heads = tile.site.heads + 1
+    site = replace(tile.site, heads=heads, kv_heads=heads)
+    twin = replace(tile, site=site, probs=torch.cat([tile.probs, tile.probs[:, :1]], 1).float())
+    found = measure([with_outputs(twin)])
     js = found["js"].pairs["js"][0, -1]
     assert bool(js.isnan()) or float(js) < 1e-6
     kl = found["kl"].pairs["kl_ab"][0, -1]
