@@ -53,6 +53,15 @@ class Budget:
                 ADVICE,
             )
 
+    def check_sums(self, kept: int) -> None:
+        """Raise `EnvironmentFailure` where the products that are summed for similarity of outputs take too much."""
+        if kept > self.bytes:
+            raise EnvironmentFailure(
+                "E-MEMORY",
+                f"cka and ocos keep {kept:,} bytes of products of all features: --max-memory must be as much",
+                "Choose --layers or one of the two, or raise --max-memory.",
+            )
+
 
 def sequences_at_once(config: Any, positions: int, budget: Budget, *, across: bool) -> int:
     """The most sequences of so many positions that may go together, told from a model's config.

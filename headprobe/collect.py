@@ -13,6 +13,7 @@ from headprobe.engine.local import Workers
 from headprobe.errors import UsageError, nearest
 from headprobe.load.collate import Batch
 from headprobe.metrics import Metric, reads_outputs
+from headprobe.metrics.outputs import width
 from headprobe.metrics.places import places
 from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PerSequence
@@ -20,6 +21,7 @@ from headprobe.tile import AttentionTile, Site
 
 Job = tuple[list[Metric], AttentionTile]
 PART = 2**21  # probabilities that a worker takes at a time
+DOUBLE = 8  # bytes
 
 
 class Collector:
@@ -57,6 +59,7 @@ class Collector:
         self._batch = Batch({})
         self._copies: dict[torch.device, Batch] = {}
         self._before = 0
+        self._widths: list[int] = []
         self._checked = False
 
     # --- a forward pass -----------------------------------------------------------------------------------------
@@ -90,6 +93,8 @@ class Collector:
             return None
         if site not in self.queries:
             self.budget.rows(len(tile.probs), site.heads, tile.probs.shape[3])  # a first batch is the longest
+            self._widths.append(width(tile))
+            self.budget.check_sums(self._sums_kept())
         tile = self._without_special(self._annotated(tile))
         self.sequences[site].update(tile.sequences)
         count = tile.query_mask.sum()
@@ -116,6 +121,11 @@ class Collector:
             if not self._before:
                 check_again(tile)
             _add(self.totals[tile.site], _observed((whole, tile)))
+
+    def _sums_kept(self) -> int:
+        """Bytes of the products of features of the sites so far: of each, and where layers are compared of all."""
+        squares = sum(each**2 for each in self._widths) + (sum(self._widths) ** 2 if self.across is not None else 0)
+        return DOUBLE * squares * sum(metric.pairwise and reads_outputs(metric) for metric in self.metrics)
 
     def end(self, sites: list[Site]) -> None:
         """The forward pass is over: check the choice of sites once, and compare the layers' heads."""

@@ -30,6 +30,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # the columns that name a row of each tab
 LATER = ("null_heads", "null_layers", "types", "groups", "examples")  # tables that reports of schema 1.0 to 1.2 lack
 MAY_BE_EMPTY = ("pairs", "sequences", "inputs")  # without pairs, or of batches that were made by hand
 TABLES = tuple(NAMES)
+MATRICES = ("js", "cos", "bc", "cka", "cka_unbiased", "ocos", "ocos_centred")  # symmetric quantities of pairs
 WORDS = ("path", "tower", "kind", "sha256", "type", "scope", "shows")
 LISTS = ("tokens", "keys", "weights")  # columns whose cells are lists
 
@@ -84,13 +85,15 @@ class Report:
     def matrix(
         self, metric: str = "js", *, layer: int | None = None, kind: str | None = None, tower: str | None = None
     ) -> pd.DataFrame:
-        """A similarity matrix, heads × heads: symmetric for "js", "cos", "bc"; "kl" is KL(row ‖ column).
+        """A similarity matrix, heads × heads: "kl" is KL(row ‖ column), any other column of pairs is symmetric.
 
         With `layer` the heads of that layer, else of all layers whose pairs were measured; pairs that were not
         measured are missing. `kind` and `tower` are needed where a layer number is ambiguous. Raises `UsageError` for
         a metric, layer, kind or tower that the report doesn't have.
         """
-        valid = {"kl": ("kl_ab", "kl_ba"), **{name: (name, name) for name in ("js", "cos", "bc")}}
+        found = [name for name in map(str, self.pairs) if name not in NAMES["pairs"]]
+        symmetric = (*MATRICES, *(name for name in found if not name.endswith(("_ab", "_ba"))))
+        valid = {"kl": ("kl_ab", "kl_ba"), **{name: (name, name) for name in symmetric}}
         if metric not in valid:
             raise UsageError("E-METRIC", f'no pair metric "{metric}"', nearest(metric, valid))
         columns = valid[metric]

@@ -11,7 +11,7 @@ from headprobe.cli.options import OPTIONS, OUTPUT, accepting, scan_options
 from headprobe.cli.show import check_output_options, first_look, progress, say
 from headprobe.errors import UsageError, nearest
 
-PAIR_METRICS = ("js", "cos", "bc", "kl")
+PAIR_METRICS = ("js", "cos", "bc", "kl", "cka", "cka_unbiased", "ocos", "ocos_centred")
 MATRIX_OPTIONS = tuple(name for name in OPTIONS if name not in ("metrics", "pairs", "layers", "probe", "examples"))
 MATRIX_OUTPUT = tuple(name for name in OUTPUT if name not in ("sort", "top"))
 
@@ -20,7 +20,14 @@ MATRIX_OUTPUT = tuple(name for name in OUTPUT if name not in ("sort", "top"))
 def matrix(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub name, a folder, or a saved report (.json).")],
     metric: Annotated[
-        str, typer.Option("--metric", "-m", help="js, cos, bc or kl.", rich_help_panel="Measurement", show_envvar=False)
+        str,
+        typer.Option(
+            "--metric",
+            "-m",
+            help="js, cos, bc or kl of what heads look at; cka, cka_unbiased, ocos or ocos_centred of what they give.",
+            rich_help_panel="Measurement",
+            show_envvar=False,
+        ),
     ] = "js",
     layer: Annotated[
         int | None,

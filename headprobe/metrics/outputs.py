@@ -51,6 +51,13 @@ def values_of(tile: AttentionTile) -> Tensor:
     return torch.nn.functional.pad(values, (0, 0, 0, int(tile.site.sink)))
 
 
+def width(tile: AttentionTile) -> int:
+    """How many features the tile's heads give together; 0 where that is not known."""
+    from headprobe.outputs import Outputs
+
+    return tile.site.heads * tile.outputs.z.shape[-1] if isinstance(tile.outputs, Outputs) else 0
+
+
 def _unknown(tile: AttentionTile, what: str, why: str) -> InputError:
     return InputError("E-OUTPUTS", f"{what} is not known of {tile.site.path}: {why}", HINT)
 

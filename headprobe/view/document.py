@@ -169,7 +169,7 @@ class Similarity:
     """How alike heads are: a matrix [head, head] for each quantity, of `places` in the order of their tree.
 
     `merges` is the tree in SciPy's form over the same heads. Quantities are distances (0 is the same) or similarities
-    (1 is the same), `distances` names the first.
+    (1 is the same), `distances` names the first; `signed` those whose scale begins at -1.
     """
 
     title: str
@@ -177,6 +177,7 @@ class Similarity:
     matrices: dict[str, NDArray[np.float64]]
     merges: NDArray[np.float64]
     distances: frozenset[str] = frozenset({"js"})
+    signed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -31,7 +32,11 @@ STYLE: Any = {  # whose type is a list of every setting that there is
     "font.size": 8, "axes.titlesize": 9, "axes.linewidth": 0.6, "svg.fonttype": "path", "svg.hashsalt": "headprobe",
     "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
-QUANTITIES = {"js": "JS in nats", "cos": "cosine", "bc": "Bhattacharyya coefficient"}
+QUANTITIES = {
+    "js": "JS in nats", "cos": "cosine", "bc": "Bhattacharyya coefficient", "cka": "linear CKA of outputs",
+    "cka_unbiased": "unbiased linear CKA of outputs", "ocos": "cosine of what is written",
+    "ocos_centred": "cosine of what is written, centred",
+}  # fmt: skip
 
 
 def need_matplotlib() -> None:
@@ -96,9 +101,9 @@ def matrix(page: Document, name: str | None, title: str | None) -> "Figure":
     tree, picture = figure.subplots(2, 1, height_ratios=[1, 7])
     _tree(tree, found, labels=None)
     tree.set_axis_off()
-    high = float(np.log(2)) if name in found.distances else 1.0
-    cmap = "viridis_r" if name in found.distances else "viridis"
-    shown = picture.imshow(found.matrices[name], vmin=0, vmax=high, cmap=cmap, aspect="auto")
+    low, high = -1.0 if name in found.signed else 0.0, float(np.log(2)) if name in found.distances else 1.0
+    cmap = "viridis_r" if name in found.distances else "PuOr_r" if name in found.signed else "viridis"
+    shown = picture.imshow(found.matrices[name], vmin=low, vmax=high, cmap=cmap, aspect="auto")
     picture.set_xticks([])
     picture.set_yticks(range(len(labels)) if few else [], labels if few else [], fontsize=6)
     bar = figure.colorbar(shown, ax=[tree, picture], fraction=0.04, pad=0.02)
@@ -181,8 +186,7 @@ def shown_here(kind: str, page: Document, name: str | None, title: str | None) -
         return tuple(grids(heads, find_measure(heads, name)))
     found = _similarity(page, title)
     chosen = _quantity(found, name)
-    only = Similarity(found.title, found.places, {chosen: found.matrices[chosen]}, found.merges)
-    return matrix_grid(only)
+    return matrix_grid(replace(found, matrices={chosen: found.matrices[chosen]}))
 
 
 def file_bytes(figure: "Figure", suffix: str) -> bytes:

@@ -9,7 +9,7 @@ from headprobe.view.document import Block, Document, Grid, Heading, Paragraph
 from headprobe.view.groups import group_blocks
 from headprobe.view.null import null_blocks
 from headprobe.view.places import layer_words, stacks
-from headprobe.view.tables import heads_table, layers_table, pairs_table
+from headprobe.view.tables import heads_table, layers_table, pair_columns, pairs_table
 
 NEAR_COPY = 0.02  # nats of JS: heads this near differ by less than a fiftieth of the largest possible divergence
 
@@ -23,7 +23,7 @@ def scan_document(report: Report, *, sort: str | None = None, top: int | None = 
     blocks: list[Block] = [Heading(_title(report)), Paragraph(_summary(report))]
     blocks.append(heads_table(report, sort, top))
     blocks += _maps(report)
-    if "js" in report.pairs:
+    if len(report.pairs) and pair_columns(report):
         blocks.append(pairs_table(report, top))
     blocks += group_blocks(report, top)
     blocks.append(layers_table(report))
@@ -47,7 +47,7 @@ def matrix_document(report: Report, matrix: pd.DataFrame, metric: str) -> Docume
     where = "all layers" if several else f"{stacks(report)[site]} layer {layer}"
     return (
         Heading(f"{report.provenance.model}: {metric} of heads, {where}"),
-        Grid(MATRIX_TITLES[metric], labels, short, values, 0.0, high),
+        Grid(MATRIX_TITLES[metric], labels, short, values, -1.0 if metric.startswith("ocos") else 0.0, high),
     )
 
 
@@ -56,6 +56,10 @@ MATRIX_TITLES = {
     "kl": "KL(row ‖ column) in nats, smoothed: 0 the same",
     "cos": "cosine similarity: 1 the same, 0 disjoint",
     "bc": "Bhattacharyya coefficient: 1 the same, 0 disjoint",
+    "cka": "linear CKA of what heads give: 1 the same but for rotation and scale, 0 unrelated",
+    "cka_unbiased": "linear CKA of what heads give, unbiased: 1 the same but for rotation and scale, 0 unrelated",
+    "ocos": "cosine of what heads write: 1 the same, 0 unrelated, -1 the opposite",
+    "ocos_centred": "cosine of what heads write beside its mean: 1 the same, 0 unrelated, -1 the opposite",
 }
 
 

@@ -154,22 +154,25 @@ def _nearest_names(records: list[dict[Any, Any]], known: Places) -> tuple[str, .
 
 
 def pairs_table(report: Report, top: int | None, *, apart: bool = False) -> Table:
-    """The `top` pairs (None for all), the most alike first; each head in a column of its own where they are `apart`."""
-    pairs = report.pairs.sort_values(["js", "site_a", "head_a", "site_b", "head_b"])
+    """The `top` pairs (None for all), the most alike first, by the first quantity that the report has of them.
+
+    Each head in a column of its own where they are `apart`.
+    """
+    numbers = pair_columns(report)
+    order = [numbers[0], "site_a", "head_a", "site_b", "head_b"]
+    pairs = report.pairs.sort_values(order, ascending=[numbers[0] in ("js", "kl_ab"), *[True] * 4])
     shown = pairs.head(top) if top else pairs
     kinds, known = stacks(report), places(report)
     several, grouped = kinds.nunique() > 1, bool(report.pairs["same_kv_group"].any())
-    numbers = [name for name in ("cos", "bc", "kl_ab", "kl_ba") if name in pairs]
     names = ("head", "and") if apart else ("heads",)
     columns = [TableColumn("kind", text=True)] * several + [TableColumn(name, text=True) for name in names]
-    columns.append(TableColumn("JS"))
-    columns += [TableColumn(PAIR_TITLES.get(name, name), rank) for rank, name in enumerate(numbers)]
+    columns += [TableColumn(PAIR_TITLES.get(name, name), max(0, rank - 1)) for rank, name in enumerate(numbers)]
     columns += [TableColumn("same kv", text=True)] * grouped
     rows, links = [], []
     for pair in shown.to_dict("records"):
         heads = [f"L{pair[f'layer_{side}']} H{pair[f'head_{side}']}" for side in "ab"]
-        cells = [*(heads if apart else [" ~ ".join(heads)]), cell(pair["js"], 4)]
-        cells += [cell(pair[name], 3) for name in numbers]
+        cells = [*(heads if apart else [" ~ ".join(heads)])]
+        cells += [cell(pair[name], 4 if name == "js" else 3) for name in numbers]
         rows.append(
             tuple([str(kinds[pair["site_a"]])] * several + cells + ["yes" if pair["same_kv_group"] else ""] * grouped)
         )
@@ -179,7 +182,16 @@ def pairs_table(report: Report, top: int | None, *, apart: bool = False) -> Tabl
     return Table(title, tuple(columns), tuple(rows), links=led)
 
 
-PAIR_TITLES = {"kl_ab": "KL →", "kl_ba": "KL ←", "bc": "BC"}
+PAIR_TITLES = {
+    "js": "JS", "kl_ab": "KL →", "kl_ba": "KL ←", "bc": "BC", "cka": "CKA", "cka_unbiased": "CKA unb.", "ocos": "o cos",
+    "ocos_centred": "o cos ctr.",
+}  # fmt: skip
+PAIR_ORDER = ("js", "cka", "ocos", "cos", "bc", "kl_ab", "kl_ba", "cka_unbiased", "ocos_centred")
+
+
+def pair_columns(report: Report) -> list[str]:
+    """The quantities of pairs that a table shows; by the first one it is sorted."""
+    return [name for name in PAIR_ORDER if name in report.pairs]
 
 
 def layers_table(report: Report) -> Table:

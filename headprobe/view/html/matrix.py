@@ -52,7 +52,10 @@ def matrix_data(found: Similarities) -> dict[str, Any]:
             made["within"] = within
         choices.append(made)
     distances = [name for name in quantities if name in found.choices[0].distances]
-    return {"choices": choices, "quantities": quantities, "distances": distances, "most": math.log(2)}
+    signed = [name for name in quantities if name in found.choices[0].signed]
+    return {
+        "choices": choices, "quantities": quantities, "distances": distances, "signed": signed, "most": math.log(2)
+    }  # fmt: skip
 
 
 def entries(similarity: Similarity, name: str) -> Indices:
@@ -65,7 +68,7 @@ def _alike(similarity: Similarity, name: str) -> NDArray[np.float64]:
     if name in similarity.distances:
         alike: NDArray[np.float64] = 1 - np.sqrt(np.clip(values, 0, None) / math.log(2))
         return alike
-    return values
+    return (values + 1) / 2 if name in similarity.signed else values
 
 
 def _kept(found: Similarities) -> list[str]:

@@ -60,7 +60,13 @@ def _matrix(block: Block, heads: tuple[tuple[int, int], ...], title: str, known:
     ordered = {name: matrix[np.ix_(order, order)] for name, matrix in mine.items()}
     for name, matrix in ordered.items():
         np.fill_diagonal(matrix, 0.0 if name == DISTANCE else 1.0)
-    return Similarity(title, tuple(known[heads[i]] for i in order), ordered, made.merges)
+    return Similarity(title, tuple(known[heads[i]] for i in order), ordered, made.merges, signed=_signed())
+
+
+def _signed() -> frozenset[str]:
+    """Pair columns that can be below zero."""
+    lows = {name: found.column.low for name, found in described("pair").items()}
+    return frozenset(name for name, low in lows.items() if low is not None and low < 0)
 
 
 def _title(report: Report, block: Block) -> str:

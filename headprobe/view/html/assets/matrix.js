@@ -57,6 +57,7 @@ const matrix = (article) => {
   };
   const value = (entry, name) => {
     const alike = entry / 254;
+    if (data.signed.includes(name)) return 2 * alike - 1;
     return data.distances.includes(name) ? (1 - alike) ** 2 * data.most : alike;
   };
   const title = (i) => {
