@@ -13,7 +13,7 @@ from headprobe.budget import ADVICE, Budget
 from headprobe.engine.local import Workers
 from headprobe.errors import EnvironmentFailure, InputError
 from headprobe.metrics import Metric
-from headprobe.outputs import joined_outputs
+from headprobe.outputs import joined_outputs, outputs_bytes
 from headprobe.tile import AttentionTile, Site
 
 Totals = dict[str, Any]
@@ -60,15 +60,17 @@ class Across:
         """Keep what the attention that ends with this tile is read from. Raises `EnvironmentFailure` over budget."""
         if not tile.ends:
             return
-        size = tile.probs.numel() * tile.probs.element_size()
+        size = tile.probs.numel() * tile.probs.element_size() + outputs_bytes(tile.outputs)
         held = tile.whole and (tile.source is None or size <= tile.source.bytes)
         if not held and tile.site not in self._checked:
             check_again(tile)
             self._checked.add(tile.site)
         self._bytes += size if held or tile.source is None else tile.source.bytes
         self._budget.check_kept(self._bytes)
-        probs = tile.probs if held else tile.probs.new_empty(*tile.probs.shape[:2], 0, tile.probs.shape[3])
-        self._kept.setdefault(tile.site, []).append(Kept(replace(tile, probs=probs), held))
+        if not held:
+            nothing = tile.probs.new_empty(*tile.probs.shape[:2], 0, tile.probs.shape[3])
+            tile = replace(tile, probs=nothing, outputs=None)
+        self._kept.setdefault(tile.site, []).append(Kept(tile, held))
 
     def end(self) -> None:
         """The forward pass is over: compare."""

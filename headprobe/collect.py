@@ -262,7 +262,7 @@ def _of_keys(fact: Tensor, tile: AttentionTile) -> Tensor | None:
 def _masks_alone(tile: AttentionTile) -> AttentionTile:
     """What tells which keys a tile's queries see; of a part of a site without its share of the mask."""
     probs = tile.probs.new_empty(*tile.probs.shape[:2], 0, tile.probs.shape[3])
-    return replace(tile, probs=probs, source=None, structure=tile.structure if tile.whole else None)
+    return replace(tile, probs=probs, source=None, outputs=None, structure=tile.structure if tile.whole else None)
 
 
 def _same_rows(one: AttentionTile, other: AttentionTile) -> bool:

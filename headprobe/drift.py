@@ -4,7 +4,7 @@ The base's attention of one batch is held until the other model has run on it: a
 """
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -71,7 +71,7 @@ class Held:
                 f"a comparison holds all layers of a batch at once: over {self._bytes:,} bytes here",
                 "Lower --batch-size or --max-length, choose --layers, or raise --max-memory.",
             )
-        self.tiles[self._places.key(tile)] = tile
+        self.tiles[self._places.key(tile)] = replace(tile, outputs=None)
 
     def clear(self) -> None:
         """Forget the batch."""

@@ -72,6 +72,14 @@ def select_outputs(found: Found, part: slice) -> Found:
     return found.change(lambda z: z[part], lambda values: values[part]) if isinstance(found, Outputs) else found
 
 
+def outputs_bytes(found: Found) -> int:
+    """What is kept alive with them beyond a tile's probabilities."""
+    if not isinstance(found, Outputs):
+        return 0
+    kept = [found.z, *([] if isinstance(found.values, Unknown) else [found.values])]
+    return sum(each.numel() * each.element_size() for each in kept)
+
+
 def joined_outputs(found: Sequence[Found], device: torch.device) -> Found:
     """The outputs of several sites' heads over the same queries as one site's, in order."""
     known = [each for each in found if isinstance(each, Outputs)]

@@ -175,7 +175,7 @@ class Observer:
             output, probs = eager.whole() if whole else (self._in_parts(eager, kept, shown), None)
         if whole:
             shown.see(0, probabilities(module, probs), kept.made(output))
-        self.wiring.give(shown.site, kept.made(output))
+        shown.give(kept.made(output))
         return output, probs
 
     def _in_parts(self, eager: EagerCall, kept: EagerCall, shown: Shown) -> Tensor:
@@ -242,7 +242,7 @@ class Observer:
             )
             for first, last, reach in shown.parts():
                 shown.see(first, *fused.again(first, last, reach))
-            self.wiring.give(shown.site, fused.made)
+            shown.give(fused.made)
 
     @contextmanager
     def _inside(self) -> Iterator[None]:

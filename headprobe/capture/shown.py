@@ -44,7 +44,8 @@ class Shown:
         """Take the probabilities of the call's rows from `start` on to the receiver, with what they gave if wanted."""
         observer = self._observer
         if observer.wiring.looking:
-            observer.wiring.check(self.site, made, probs)
+            if self._pieces:
+                observer.wiring.check(self.site, made, probs)
             return
         for piece in self._pieces:
             with observer.tap.paused():
@@ -56,6 +57,11 @@ class Shown:
                     with EXACT.used():
                         observer.receive(tile)
                 observer.receiving = False
+
+    def give(self, made: Made | Unknown | None) -> None:
+        """What all of the call's rows gave, while it is found out who reads that."""
+        if self._pieces and self._observer.wiring.looking:
+            self._observer.wiring.give(self.site, made)
 
     def _reach(self, first: int, last: int) -> int | None:
         structure = self._call.structure

@@ -74,7 +74,7 @@ class Wiring:
 
     def give(self, site: Site, made: Made | Unknown | None) -> None:
         """What a call's heads gave waits for who reads it."""
-        if not self.looking or not isinstance(made, Made):
+        if not isinstance(made, Made):
             return
         for other, wire in self._wires.items():
             if other is not site and wire.readers:

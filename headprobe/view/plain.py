@@ -1,6 +1,6 @@
 """A page in headings, paragraphs, tables and grids alone: what a terminal and Markdown have."""
 
-import numpy as np
+import math
 
 from headprobe.view.document import (
     Block,
@@ -82,9 +82,12 @@ def _matrix(similarities: Similarities) -> list[Simple]:
 def matrix_grid(first: Similarity) -> tuple[Grid]:
     """The first quantity of a matrix as numbers."""
     name, matrix = next(iter(first.matrices.items()))
-    values = tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in matrix)
+    values = tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
     rows = tuple(place.short for place in first.places)
-    low, high = -1.0 if name in first.signed else 0.0, float(np.nanmax(matrix)) if name in first.distances else 1.0
+    low, high = (
+        -1.0 if name in first.signed else 0.0,
+        max(value for row in values for value in row if value is not None) if name in first.distances else 1.0,
+    )
     columns = tuple(_label(place) for place in first.places)
     return (Grid(f"{name} of heads, {first.title[0].lower()}{first.title[1:]}", rows, columns, values, low, high),)
 

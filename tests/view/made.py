@@ -89,6 +89,7 @@ def _pairs(table: pd.DataFrame, js: NDArray[np.float64], pairs: str) -> pd.DataF
             "site_a": site[a], "layer_a": site[a], "head_a": head[a],
             "site_b": site[b], "layer_b": site[b], "head_b": head[b], "same_kv_group": False,
             "cos": 1 - value / LN2, "js": value, "kl_ab": 2 * value, "kl_ba": 3 * value, "bc": 1 - value / LN2 / 2,
+            "ocos": np.cos(5 * value),
         }
     )  # fmt: skip
 

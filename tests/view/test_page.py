@@ -167,6 +167,19 @@ def test_the_packed_matrix_is_the_report_s() -> None:
     assert np.abs(js - exact[np.ix_(rows, rows)]).max() < 0.003
 
 
+def test_a_packed_cosine_can_be_negative() -> None:
+    data = scanned().data["matrices"]
+    assert data["signed"] == ["ocos"]
+    entries = np.frombuffer(zlib.decompress(base64.b64decode(data["choices"][0]["packed"]["ocos"])), dtype=np.uint8)
+    exact = made(6, 12).matrix("ocos").to_numpy()
+    order = [
+        12 * layer + head for layer, head in (map(int, re.findall(r"\d+", n)) for n in data["choices"][0]["names"])
+    ]
+    expected = exact[np.ix_(order, order)][np.triu_indices(72, 1)]
+    assert expected.min() < -0.5
+    assert 2 * (entries / 254) - 1 == pytest.approx(expected, abs=0.004)
+
+
 def test_like_heads_stand_side_by_side() -> None:
     names = scanned().data["matrices"]["choices"][0]["names"]
     groups = [int(name.rpartition("-")[2]) % 4 for name in names]
