@@ -25,6 +25,7 @@ from tests.capture.models import CONFIGS
 from tests.capture.watching import make
 from tests.conftest import SAMPLES, Run
 
+ROWS = [(100, "H1   0.79  1.00 -0.00"), (45, "H1   .79 1.00 -.00"), (20, "H1 9955")]
 PAIRS = ["cka", "cka_unbiased", "ocos", "ocos_centred"]
 NORMS = ["norm_sum", "norm_entropy", "norm_confidence", "norm_self", "norm_first"]
 LENGTHS = (9, 5, 12, 3)
@@ -319,3 +320,22 @@ def test_gated_heads_give_but_do_not_write(minilm: Path) -> None:
     for name in ("ocos", "norms"):
         with pytest.raises(InputError, match=r"layers\.0\.self_attn: no linear module reads .* gated, normed"):
             headprobe.scan(model, batches=batches(model, 4), metrics=[name])
+
+
+@pytest.mark.parametrize(("columns", "row"), ROWS)
+def test_matrices_show_numbers_below_zero(run: Run, monkeypatch: pytest.MonkeyPatch, columns: int, row: str) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    found = run("matrix", SAMPLES / "tiny-llama", "-n", "8", "--layer", "2", "--metric", "ocos")
+    assert found.code == 0
+    assert row in found.out
+
+
+def test_files_of_pairs_have_them(run: Run, tmp_path: Path) -> None:
+    names = ("report.json", "page.html", "matrix.png")
+    report, page, picture = (tmp_path / name for name in names)
+    found = run("scan", SAMPLES / "tiny-llama", "-n", "8", "--metrics", "js,cka,ocos", "-o", report, "-o", page, "-q")
+    assert found.code == 0
+    assert set(PAIRS) <= set(headprobe.Report.load(report).pairs)
+    assert all(f"<option>{name}</option>" in page.read_text(encoding="utf-8") for name in PAIRS)
+    assert run("plot", "matrix", report, "-m", "ocos", "-p", "layer 2", "-o", picture).code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")

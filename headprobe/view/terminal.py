@@ -17,6 +17,7 @@ from headprobe.view.plain import plain
 
 UNLIMITED = 10_000
 CELL_WIDTHS = (5, 4, 3, 1)
+SIGNED_WIDTHS = (6, 5)
 GAP = 2  # between columns
 
 
@@ -101,19 +102,20 @@ def _grid(grid: Grid, target: Console) -> RenderableType:
     """A heat map: the number in every cell, as many digits as fit, on a colour where there is colour."""
     margin = max([cell_len(label) for label in grid.rows], default=0) + 1
     room = (target.width - margin) // max(1, len(grid.columns))
-    cell = next((width for width in CELL_WIDTHS if width <= room), 1)
+    cell = next((width for width in (CELL_WIDTHS if grid.low >= 0 else SIGNED_WIDTHS) if width <= room), 1)
     lines = [_labels(grid.columns, margin, cell)] if cell >= max(3, *(cell_len(c) for c in grid.columns)) else []
     for label, row in zip(grid.rows, grid.values, strict=True):
         line = Text(printable(label).ljust(margin))
         for value in row:
-            line.append(_digits(value, cell, grid.high), style=_style(value, grid.low, grid.high))
+            line.append(_digits(value, cell, grid), style=_style(value, grid.low, grid.high))
         lines.append(line)
     scale = Text("scale ")
     for i, colour in enumerate(VIRIDIS):
         value = grid.low + (grid.high - grid.low) * i / (len(VIRIDIS) - 1)
         scale.append(f" {value:.2f} ", style=f"{_ink(i)} on {colour}")
     if cell == 1:
-        lines.append(Text(f"\nA digit is a value in tenths of {grid.high:.2f}."))
+        span = f"of {grid.high:.2f}" if grid.low >= 0 else f"of the way from {grid.low:.2f} to {grid.high:.2f}"
+        lines.append(Text(f"\nA digit is a value in tenths {span}."))
     return Group(Text(printable(grid.title), style="bold"), *lines, Text(), scale)
 
 
@@ -121,16 +123,19 @@ def _labels(labels: tuple[str, ...], margin: int, cell: int) -> Text:
     return Text(" " * margin + "".join(label.rjust(cell) for label in labels))
 
 
-def _digits(value: float | None, cell: int, high: float) -> str:
-    """A number in `cell` columns: 0.97, .97, or its share of the scale's end as one digit."""
+def _digits(value: float | None, cell: int, grid: Grid) -> str:
+    """A number in `cell` columns: 0.97, .97, or its share of the scale as one digit."""
     if value is None:
         return "·".rjust(cell)
+    if grid.low < 0 and cell == 5:
+        return f"{value:.2f}".replace("0.", ".").rjust(cell)
     if cell >= 5:
         return f"{value:.2f}".rjust(cell)
     if cell >= 3:
         short = f"{value:.{cell - 2}f}"
         return (short.removeprefix("0") if len(short) >= cell else short).rjust(cell)
-    return str(min(9, round(10 * value / high))) if high else "0"
+    low = min(0.0, grid.low)
+    return str(min(9, round(10 * (value - low) / (grid.high - low)))) if grid.high > low else "0"
 
 
 def _style(value: float | None, low: float, high: float) -> str:
