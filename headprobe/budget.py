@@ -15,6 +15,7 @@ from headprobe.errors import EnvironmentFailure
 
 TILES = 8  # that live at once, at most
 FLOAT = 4  # bytes
+CACHED = 2**23  # bytes of a tile, for each core, that may stay in the last cache
 ADVICE = "Lower --batch-size or --max-length, choose --layers, or raise --max-memory."
 ROWS = 16  # of a tile, at least, where the batch size is not given: each tile costs some milliseconds of its own
 
@@ -29,6 +30,10 @@ class Budget:
     def tile(self) -> int:
         """Bytes of a tile."""
         return self.bytes // TILES
+
+    def cached(self, workers: int) -> int:
+        """Bytes of a tile that may stay in the last cache while so many cores work on it."""
+        return min(self.tile, CACHED * workers)
 
     def rows(self, batch: int, heads: int, keys: int) -> int:
         """Query rows that fit a tile. Raises `EnvironmentFailure` where not a single one does."""

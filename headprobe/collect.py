@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from headprobe.across import Across, Pool, Totals, check_again
 from headprobe.budget import Budget
 from headprobe.engine.local import Workers
 from headprobe.errors import UsageError, nearest
+from headprobe.facts import Facts
 from headprobe.load.collate import Batch
 from headprobe.metrics import Metric, reads_outputs
 from headprobe.metrics.outputs import width
@@ -56,9 +58,8 @@ class Collector:
         self._kind = kind
         self.workers = workers
         self._uniform: list[tuple[AttentionTile, Totals]] = []
-        self._batch = Batch({})
-        self._copies: dict[torch.device, Batch] = {}
-        self._before = 0
+        self._facts = Facts()
+        self._again: set[Site] = set()  # whose rows were found to be the same when they are computed again
         self._widths: list[int] = []
         self._checked = False
 
@@ -66,20 +67,21 @@ class Collector:
 
     def begin(self, batch: Batch) -> None:
         """The next tiles are of this batch."""
-        self._batch = batch
-        self._copies.clear()
-
-    def _facts(self, device: torch.device) -> Batch:
-        """What is known of the batch's tokens, on the device of a tile: layers may lie on several."""
-        if device not in self._copies:
-            special = {side: marks.to(device) for side, marks in self._batch.special.items()}
-            tokens = {side: facts.map(lambda fact: fact.to(device)) for side, facts in self._batch.tokens.items()}
-            self._copies[device] = Batch({}, self._batch.numbers, special, tokens)
-        return self._copies[device]
+        self._facts.begin(batch)
 
     def _wants(self, site: Site) -> bool:
         """True for a site of the chosen layers and kind."""
         return (self._layers is None or site.layer in self._layers) and self._kind in (None, site.kind)
+
+    @property
+    def room(self) -> dict[str, Any]:
+        """How large tiles are: `observing` takes it."""
+        by_rows = all(metric.shape == "rows" for metric in self.metrics) and self.across is None
+        return {
+            "tile_bytes": self.budget.tile,
+            "cached_bytes": self.budget.cached(self.workers.count),
+            "whole_sequences": not by_rows,
+        }
 
     @property
     def pools(self) -> list[Pool]:
@@ -95,7 +97,7 @@ class Collector:
             self.budget.rows(len(tile.probs), site.heads, tile.probs.shape[3])  # a first batch is the longest
             self._widths.append(width(tile))
             self.budget.check_sums(self._sums_kept())
-        tile = self._without_special(self._annotated(tile))
+        tile = self._without_special(self._facts.told(tile))
         self.sequences[site].update(tile.sequences)
         count = tile.query_mask.sum()
         self.queries[site] = self.queries[site] + count if site in self.queries else count
@@ -118,8 +120,9 @@ class Collector:
         """Metrics that need all rows of a sequence read them again; torch's own threads share that work."""
         whole = [metric for metric in self.metrics if metric.shape == "sequence"]
         if whole and tile.ends and not tile.whole:
-            if not self._before:
+            if tile.site not in self._again:
                 check_again(tile)
+                self._again.add(tile.site)
             _add(self.totals[tile.site], _observed((whole, tile)))
 
     def _sums_kept(self) -> int:
@@ -135,7 +138,7 @@ class Collector:
         if self.across is not None:
             with devices.Arithmetic.exact().used():
                 self.across.end()
-        self._before += len(self._batch.numbers or ())
+        self._facts.end()
         self._uniform.clear()
 
     def _known_baseline(self, tile: AttentionTile) -> Totals | None:
@@ -175,27 +178,6 @@ class Collector:
         cuts = [part.cut(first, min(first + step, rows)) for part in parts for first in range(0, rows, step)]
         jobs = [*((whole, part) for part in parts), *((by_rows, cut) for cut in cuts)]
         return [job for job in jobs if job[0]]
-
-    def _annotated(self, tile: AttentionTile) -> AttentionTile:
-        """The tile with its sequences' numbers in the corpus and what is known of special tokens."""
-        numbers, rows, site = self._batch.numbers, tile.probs.shape[2], tile.site
-        if numbers is not None:
-            tile = replace(tile, sequences=tuple(numbers[number - self._before] for number in tile.sequences))
-        facts = self._facts(tile.probs.device)
-        known = facts.special
-        side = "encoder" if site.kind == "encoder" else "decoder"
-        read = "encoder" if site.kind == "cross" else side  # whose tokens are the keys
-        keys, tokens = _of_tokens(known.get(read), tile), facts.tokens.get(read)
-        queries = known.get(side)
-        if queries is not None and queries.shape != (len(tile.probs), tile.queries):
-            queries = None
-        return replace(
-            tile,
-            special_keys=None if keys is None else torch.nn.functional.pad(keys, (0, int(site.sink)), value=False),
-            special_queries=None if queries is None else queries[:, tile.start : tile.start + rows],
-            tokens=None if tokens is None else tokens.map(lambda fact: _of_keys(fact, tile)),
-            source=None if tile.source is None else tile.source.then(self._annotated),
-        )
 
     def _without_special(self, tile: AttentionTile) -> AttentionTile:
         if self._special == "drop-queries":
@@ -243,20 +225,6 @@ def _dropped_mass(tile: AttentionTile) -> PerSequence:
 def _add(totals: Totals, seen: Totals) -> None:
     for name, total in seen.items():
         totals[name] = totals[name] + total if name in totals else total
-
-
-def _of_tokens(special: Tensor | None, tile: AttentionTile) -> Tensor | None:
-    """[batch, key]: which keys of a tile are special; None for windows, or a part of the model that reads no tokens."""
-    keys = tile.probs.shape[3] - tile.site.sink
-    if special is not None and tile.site.kind == "decoder" and not tile.whole:
-        special = special[:, :keys]  # without those that none of its queries sees
-    return None if special is None or special.shape != (len(tile.probs), keys) else special
-
-
-def _of_keys(fact: Tensor, tile: AttentionTile) -> Tensor | None:
-    """The same for facts about tokens; of a virtual key False is said, or -1."""
-    keys, nothing = _of_tokens(fact, tile), 0 if fact.dtype == torch.bool else -1
-    return None if keys is None else torch.nn.functional.pad(keys, (0, int(tile.site.sink)), value=nothing)
 
 
 def _masks_alone(tile: AttentionTile) -> AttentionTile:

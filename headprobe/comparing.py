@@ -199,7 +199,7 @@ def _run(
                 observing(
                     checkpoint.model,
                     receive,
-                    tile_bytes=collectors[0].budget.tile,
+                    **collectors[0].room,
                     allow_invalid=options.allow_invalid,
                     outputs=collectors[0].reads_outputs,
                 )

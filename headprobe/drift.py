@@ -4,7 +4,9 @@ The base's attention of one batch is held until the other model has run on it: a
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import pandas as pd
 import torch
@@ -168,18 +170,21 @@ class Matching:
         """The batch is over: compare its heads, kind by kind. Raises `InputError` where they see different keys."""
         kinds = {(place[0], place[1]) for place, _, _ in self._base.tiles}
         for tower, kind in sorted(kinds):
-            self._compare(tower, kind)
+            towers = {place[0] for place, _, _ in self._tuned.tiles if place[1] == kind}
+            there = tower if tower in towers or len(towers) != 1 else next(iter(towers))
+            sides = _parts(self._base, tower, kind), _parts(self._tuned, there, kind)
+            for ours, theirs in zip_longest(*sides, fillvalue=()):
+                self._compare(tower, kind, ours, theirs)
         self._base.clear()
         self._tuned.clear()
 
-    def _compare(self, tower: str, kind: str) -> None:
-        towers = {place[0] for place, _, _ in self._tuned.tiles if place[1] == kind}
-        there = tower if tower in towers or len(towers) != 1 else next(iter(towers))
-        sides = [_of(self._base, tower, kind), _of(self._tuned, there, kind)]
-        if not sides[1]:
+    def _compare(self, tower: str, kind: str, ours: Sequence[AttentionTile], theirs: Sequence[AttentionTile]) -> None:
+        if not ours or not theirs:
             raise InputError("E-SHAPES", f"the other model has no {kind} attention to match")
-        self.sides[tower, kind] = ([tile.site for tile in sides[0]], [tile.site for tile in sides[1]])
-        together = pooled([*sides[0], *sides[1]])
+        sides = [tile.site for tile in ours], [tile.site for tile in theirs]
+        if self.sides.setdefault((tower, kind), sides) != sides:
+            raise InputError("E-SHAPES", f"not all {kind} attention was called equally often")
+        together = pooled([*ours, *theirs])
         for number in range(len(together.probs)):
             with devices.Arithmetic.exact().used():
                 seen = js_sums(together.select(number, number + 1))
@@ -197,8 +202,12 @@ class Matching:
         return tables
 
 
-def _of(held: Held, tower: str, kind: str) -> list[AttentionTile]:
+def _parts(held: Held, tower: str, kind: str) -> list[list[AttentionTile]]:
+    """The tiles of all sites of a kind that hold the same sequences, part after part of the batch."""
     found = {key: tile for key, tile in held.tiles.items() if key[0][:2] == (tower, kind)}
     if any(not tile.whole for tile in found.values()):
         raise EnvironmentFailure("E-MEMORY", "heads are matched over whole layers", "Raise --max-memory.")
-    return [found[key] for key in sorted(found, key=lambda key: (found[key].site.index, key[2]))]
+    parts: dict[int, list[AttentionTile]] = defaultdict(list)
+    for key in sorted(found, key=lambda key: (key[2], found[key].site.index)):
+        parts[key[2]].append(found[key])
+    return list(parts.values())

@@ -199,7 +199,7 @@ def _run(
         observing(
             model,
             collector.receive,
-            tile_bytes=collector.budget.tile,
+            **collector.room,
             allow_invalid=options.allow_invalid,
             outputs=collector.reads_outputs,
         ) as observer,

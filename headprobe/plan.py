@@ -47,7 +47,7 @@ LARGEST_ON_CPU = 500_000_000  # parameters of a model that may be built with ran
 class SiteShape:
     """One attention call, the shape of its probabilities for one sequence, and how a scan goes through it.
 
-    `rows` of it fit a tile, with as many sequences as go together; each is `computed` so often, on average.
+    `rows` of a sequence fit a tile; each is `computed` so often, on average.
     """
 
     site: Site
@@ -155,7 +155,7 @@ def _plan(checkpoint: Checkpoint, found: tuple[SiteShape, ...], options: ScanOpt
     parameters = sum(parameter.numel() for parameter in model.parameters())
     size = torch.empty(0, dtype=DTYPES.get(options.dtype, torch.float32)).element_size()
     sequences, batch = _batches(model, options, length, budget)
-    sites = tuple(_cut(shape, batch, budget, options.approx) for shape in found)
+    sites = tuple(_cut(shape, budget, options.approx) for shape in found)
     largest = max(shape.probabilities for shape in sites) * batch * FLOAT
     kept = _kept(model, sites, batch * size) if options.pairs == "model" else 0
     budget.check_kept(kept)
@@ -187,9 +187,9 @@ def _batches(model: Any, options: ScanOptions, length: int, budget: Budget) -> t
     return sequences, min(options.batch_size or automatic, sequences)
 
 
-def _cut(shape: SiteShape, batch: int, budget: Budget, approx: bool) -> SiteShape:
+def _cut(shape: SiteShape, budget: Budget, approx: bool) -> SiteShape:
     """The site with its share of the budget. Raises `EnvironmentFailure` where not a single query fits."""
-    rows = min(shape.queries, budget.rows(batch, shape.site.heads, shape.keys))
+    rows = min(shape.queries, budget.rows(1, shape.site.heads, shape.keys))
     return replace(shape, rows=rows, computed=times_computed(shape.queries, rows, approx=approx))
 
 

@@ -87,8 +87,8 @@ def test_a_pass_looks_as_often_at_many_layers_as_at_few(
 def test_a_pass_looks_as_often_at_many_tiles_as_at_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = deep(family, 2, monkeypatch)
     looks = []
-    for rows in (1, 2):
-        room = 8 * rows * 3 * 4 * 17 * 4  # tiles of so many rows
+    for most in (272, 390):  # bytes of a tile: one or two rows of a sequence's 4 heads and 11 to 17 keys
+        room = 8 * most
         report, counts = watched(model, family, monkeypatch, max_memory=room)
         same(report, headprobe.scan(model, batches=batches(family), max_memory=room))
         looks.append(counts[1:])

@@ -39,15 +39,22 @@ class Anew(Protocol):
         Over the first `reach` keys where that is given.
         """
 
+    def of(self, sequences: slice) -> "Anew":
+        """The same for some rows of its batch axis alone."""
+
+    @property
+    def separable(self) -> bool:
+        """True if that can be done: it is known of all that the call is given where its sequences are in it."""
+
     @property
     def bytes(self) -> int:
         """What it keeps alive."""
 
 
-def kept_bytes(*tensors: Tensor) -> int:
-    """What is kept alive with these tensors: all that they are parts of."""
+def kept_bytes(*tensors: Tensor, share: float = 1.0) -> int:
+    """What is kept alive with these tensors: all that they are parts of, or their `share` of that."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
-    return sum(storage.nbytes() for storage in storages.values())
+    return round(share * sum(storage.nbytes() for storage in storages.values()))
 
 
 @dataclass(frozen=True)

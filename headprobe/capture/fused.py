@@ -1,5 +1,6 @@
 """Attention that torch computes in one call: its probabilities are recomputed from the call's own arguments."""
 
+import copy
 import math
 from functools import cached_property, lru_cache
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headprobe.capture.calls import Made, kept_bytes
-from headprobe.capture.lazy import LazyMask
+from headprobe.capture.lazy import LazyMask, of_sequences
 from headprobe.outputs import Unknown
 
 
@@ -29,6 +30,7 @@ class FusedCall:
         self.scale = 1 / math.sqrt(self.query.shape[-1]) if scale is None else float(scale)
         self.shape = (*self.query.shape[:3], self.key.shape[2])
         self.made = None if result is None else self._made(result, _four(given["value"]))
+        self.share = 1.0
 
     @property
     def kv_heads(self) -> int:
@@ -39,7 +41,25 @@ class FusedCall:
     def bytes(self) -> int:
         """What a call that is kept holds on to."""
         outputs = (self.made.z, self.made.values) if isinstance(self.made, Made) else ()
-        return kept_bytes(self.query, self.key, *outputs)
+        return kept_bytes(self.query, self.key, *outputs, share=self.share)
+
+    @property
+    def separable(self) -> bool:
+        """True if each sequence has queries and keys, and a mask if not all have one."""
+        batch = self.shape[0]
+        return len(self.key) == batch and (self.bias is None or len(self.bias) in (1, batch))
+
+    def of(self, sequences: slice) -> "FusedCall":
+        """The call for some of its sequences, where it is separable."""
+        part = copy.copy(self)
+        part.query, part.key = self.query[sequences], self.key[sequences]
+        part.shape = (len(part.query), *self.shape[1:])
+        part.share = self.share * len(part.query) / len(self.query)
+        if self.bias is not None:
+            part.bias = of_sequences(self.bias, sequences)
+        if isinstance(self.made, Made):
+            part.made = Made(self.made.z[sequences], self.made.values[sequences])
+        return part
 
     @cached_property
     def bias(self) -> Tensor | None:

@@ -14,14 +14,16 @@ from functools import wraps
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from transformers.modeling_utils import AttentionInterface
 
 from headprobe.capture.calls import Made, kept_bytes
-from headprobe.capture.lazy import LazyMask
+from headprobe.capture.lazy import LazyMask, of_sequences
 from headprobe.errors import InputError, UsageError
 from headprobe.outputs import Unknown
 
 CUT = ("position_bias", "sinks")  # options that have an axis of queries
+OF_ALL = ("s_aux", "sinks", "cache_position")  # which are the same for all sequences where they have one axis
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 
@@ -99,11 +101,38 @@ class EagerCall:
     mask: Tensor | None
     options: dict[str, Any]
     has_values: bool = True
+    share: float = 1.0
 
     @property
     def bytes(self) -> int:
         """What a call that is kept holds on to."""
-        return kept_bytes(self.query, self.key, self.value)
+        return kept_bytes(self.query, self.key, self.value, share=self.share)
+
+    @property
+    def separable(self) -> bool:
+        """True if it is known of all that the function is given which axis counts the sequences."""
+        batch, heads = self.query.shape[:2]
+        if not len(self.key) == len(self.value) == batch:
+            return False
+        given = {"attention_mask": self.mask, **self.options}
+        return all(_by_sequence(name, option, batch, heads) is not None for name, option in given.items())
+
+    def of(self, sequences: slice) -> "EagerCall":
+        """The call for some of its sequences, where it is separable."""
+        batch, heads = self.query.shape[:2]
+
+        def part(name: str, option: Any) -> Any:
+            return of_sequences(option, sequences) if _by_sequence(name, option, batch, heads) else option
+
+        return replace(
+            self,
+            query=self.query[sequences],
+            key=self.key[sequences],
+            value=self.value[sequences],
+            mask=part("attention_mask", self.mask),
+            options={name: part(name, option) for name, option in self.options.items()},
+            share=self.share * len(self.query[sequences]) / batch,
+        )
 
     def whole(self) -> tuple[Tensor, Tensor | None]:
         """What the model's own call returns: its output, and the probabilities if it has any."""
@@ -153,6 +182,16 @@ class EagerCall:
         if option.shape[-2] == self.query.shape[2]:
             option = option[..., first:last, :]
         return option[..., keys] if option.shape[-1] >= self.key.shape[2] else option
+
+
+def _by_sequence(name: str, option: Any, batch: int, heads: int) -> bool | None:
+    """True if the first axis of an option counts sequences, False if it has none for them, None if that is unclear."""
+    if not isinstance(option, Tensor):
+        return None if any(isinstance(leaf, Tensor) for leaf in tree_leaves(option)) else False
+    if option.dim() == 0 or len(option) == 1 or (option.dim() == 1 and name in OF_ALL):
+        return False
+    certain = option.dim() == 4 or (option.dim() == 2 and batch != heads)
+    return True if certain and len(option) == batch else None
 
 
 @contextmanager

@@ -38,6 +38,12 @@ class LazyMask(Tensor):
         """The mask as transformers would have made it."""
         return self.make(slice(0, self.shape[2]), slice(0, self.shape[3]))
 
+    def of(self, sequences: slice) -> "LazyMask":
+        """The same for some sequences of the batch alone."""
+        shape = (len(range(*sequences.indices(self.shape[0]))), *self.shape[1:])
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        return LazyMask(lambda queries, keys: self.make(queries, keys)[sequences], like, shape)
+
     def moved(self, device: torch.device) -> "LazyMask":
         """The same on another device, where parts of it go as they are made."""
         like = torch.empty(0, dtype=self.dtype, device=device)
@@ -55,6 +61,13 @@ class LazyMask(Tensor):
         if func is torch.ops.aten._to_copy.default and to is not None and kwargs.get("dtype") in (None, args[0].dtype):
             return args[0].moved(to)
         return func(*tree_map(real, args), **tree_map(real, kwargs or {}))
+
+
+def of_sequences(tensor: Tensor, sequences: slice) -> Tensor:
+    """Some sequences of a tensor whose first axis counts them, or is one for all."""
+    if len(tensor) == 1:
+        return tensor
+    return tensor.of(sequences) if isinstance(tensor, LazyMask) else tensor[sequences]
 
 
 _lock = threading.Lock()

@@ -1,7 +1,7 @@
 """Which positions are padding: read from what the model was called with, else from what the call's own mask hides."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,16 @@ class Masks:
 
     queries: Tensor
     keys: Tensor
+    _parts: dict[tuple[int, int], "Masks"] = field(default_factory=dict, init=False, repr=False)
+
+    def of(self, rows: slice) -> "Masks":
+        """Those of some rows."""
+        if len(self.queries[rows]) == len(self.queries):
+            return self
+        key = rows.start, rows.stop
+        if key not in self._parts:
+            self._parts[key] = Masks(self.queries[rows], self.keys[rows])
+        return self._parts[key]
 
     @cached_property
     def query_positions(self) -> Tensor:

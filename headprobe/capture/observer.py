@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from headprobe import devices
@@ -19,7 +18,7 @@ from headprobe.capture.lazy import lazy_masks
 from headprobe.capture.masks import Inputs, named
 from headprobe.capture.memory import LargeBlocks
 from headprobe.capture.naming import key_value_heads, unhidden, without_filling
-from headprobe.capture.shown import Shown
+from headprobe.capture.shown import Room, Shown
 from headprobe.capture.sites import Run, Sites, part_of
 from headprobe.capture.softmax import SoftmaxTap
 from headprobe.capture.structure import Structure, visible
@@ -33,22 +32,33 @@ Receive = Callable[[AttentionTile], object]  # what it returns is not looked at
 
 @contextmanager
 def observing(
-    model: nn.Module, receive: Receive, *, tile_bytes: int = 2**28, allow_invalid: bool = False, outputs: bool = False
+    model: nn.Module,
+    receive: Receive,
+    *,
+    tile_bytes: int = 2**28,
+    cached_bytes: int = 2**28,
+    whole_sequences: bool = True,
+    allow_invalid: bool = False,
+    outputs: bool = False,
 ) -> Iterator["Observer"]:
     """Show every attention call of `model`'s forward passes to `receive`, as `AttentionTile`s in order of execution.
 
     The model must be a transformers model in eval mode with eager attention, and computes what it would compute
-    unwatched. A call whose probabilities take more than `tile_bytes` (in float32) is run some query rows at a time,
-    so that no more of them ever exists. Padding is read from the masks that the model is called with. A tile is the
-    receiver's to read while it runs; keep what you compute from it, not the tile. With `outputs` tiles also have what
-    their heads give; then the first forward pass is run twice, the first time to see which module reads it.
+    unwatched, to rounding where a call is cut. A sequence whose probabilities take more than `tile_bytes` (in float32)
+    is run some query rows at a time, so that no more of them ever exists. On a CPU a call of more than `cached_bytes`
+    is run some sequences at a time, and without `whole_sequences` some rows: that is faster in its cache.
+
+    Padding is read from the masks that the model is called with. A tile is the receiver's to read while it runs; keep
+    what you compute from it, not the tile. With `outputs` tiles also have what their heads give; then the first forward
+    pass is run twice, the first time to see which module reads it.
 
     Raises `InputError` when a site's first tile is not a distribution over the visible keys (not with
     `allow_invalid`), when attention is computed in a way that shows no probabilities, and at the end of the first
     forward pass when an attention module was not seen; `UsageError` for a model in training mode, one that is not
     eager, or one that is being observed already.
     """
-    observer = Observer(model, receive, tile_bytes, allow_invalid, outputs)
+    room = Room(tile_bytes, min(cached_bytes, tile_bytes), whole_sequences)
+    observer = Observer(model, receive, room, allow_invalid, outputs)
     with ExitStack() as stack:
         stack.enter_context(listening(model.modules(), observer))
         for handle in observer.hooks():
@@ -62,10 +72,10 @@ def observing(
 class Observer:
     """Both taps' listener: knows which module is running, names sites, makes tiles and hands them on."""
 
-    def __init__(self, model: nn.Module, receive: Receive, tile_bytes: int, allow_invalid: bool, outputs: bool) -> None:
+    def __init__(self, model: nn.Module, receive: Receive, room: Room, allow_invalid: bool, outputs: bool) -> None:
         self.model = model
         self.receive = receive
-        self.tile_bytes = tile_bytes
+        self.room = room
         self.allow_invalid = allow_invalid
         self.wiring = Wiring(wanted=outputs)
         self.receiving = False
@@ -170,22 +180,12 @@ class Observer:
                 anew=kept,
             )
         )
-        whole = shown.rows >= queries
         with self._inside():
-            output, probs = eager.whole() if whole else (self._in_parts(eager, kept, shown), None)
-        if whole:
+            output, probs = eager.whole() if shown.whole else (shown.run(eager), None)
+        if shown.whole:
             shown.see(0, probabilities(module, probs), kept.made(output))
         shown.give(kept.made(output))
         return output, probs
-
-    def _in_parts(self, eager: EagerCall, kept: EagerCall, shown: Shown) -> Tensor:
-        """The output of a call that is run some query rows at a time."""
-        outputs = []
-        for first, last, reach in shown.parts():
-            output, probs = eager.rows(first, last, reach)
-            shown.see(first, probs, kept.made(output))
-            outputs.append(output)
-        return torch.cat(outputs, dim=1)
 
     def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
         """The softmax tap: a softmax outside the interface, if its module and shape make it attention."""
@@ -240,8 +240,7 @@ class Observer:
                     anew=fused,
                 )
             )
-            for first, last, reach in shown.parts():
-                shown.see(first, *fused.again(first, last, reach))
+            shown.compute(fused)
             shown.give(fused.made)
 
     @contextmanager

@@ -1,13 +1,16 @@
 """A call on its way to the receiver: whole, in parts, or its rows once more when somebody asks for them."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from headprobe import devices
 from headprobe.capture.calls import Anew, Call, Made, Piece
+from headprobe.capture.interface import EagerCall
 from headprobe.capture.masks import Extent
 from headprobe.capture.tiles import make_tile
 from headprobe.capture.validate import validate
@@ -19,20 +22,89 @@ if TYPE_CHECKING:
     from headprobe.capture.observer import Observer
 
 EXACT = Arithmetic.exact()
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of a tile at most, and of one that stays in a CPU's cache, beyond which `whole_sequences` may go."""
+
+    tile: int
+    cached: int
+    whole_sequences: bool = True
+
+    def tile_of(self, shape: tuple[int, int, int, int], *, separable: bool, in_cache: bool) -> tuple[int, int]:
+        """How many sequences of a call [sequence, head, query, key] go into one tile, and how many query rows of each.
+
+        Sequences in shares as even as can be, and at least one; all its rows, or as many as there is room for.
+        """
+        batch, heads, queries, keys = shape
+        a_row = max(1, heads * keys * FLOAT)
+        several = self.cached if in_cache else self.tile
+        sequences = batch
+        if separable:
+            tiles = -(-batch // max(1, several // (a_row * max(1, queries))))
+            sequences = -(-batch // max(1, tiles))
+        most = self.tile if self.whole_sequences else several
+        return sequences, min(queries, max(1, most // (max(1, sequences) * a_row)))
 
 
 class Shown:
-    """One call of a site, and the pieces of it that its sequences own: none where it was shown before."""
+    """One call of a site, and the pieces of it that its sequences own: none where it was shown before.
 
-    def __init__(self, observer: "Observer", site: Site, call: Call, shared: list[Piece]) -> None:
+    `part` of the call's batch axis is all of it, or what `by_sequences` makes calls of their own of.
+    """
+
+    def __init__(
+        self, observer: "Observer", site: Site, call: Call, shared: list[Piece], part: slice | None = None
+    ) -> None:
         self.site = site
         self._observer, self._call, self._pieces = observer, call, shared
         self._inputs, self._before = observer.inputs, observer.sequences
         self._arithmetic = observer.arithmetic
-        batch, heads, self._queries, keys = call.shape
-        self.rows = max(1, observer.tile_bytes // (batch * heads * keys * 4))
+        batch, _, self._queries, _ = call.shape
+        self._part = part or slice(0, batch)
+        separable = batch > 1 and call.anew is not None and call.anew.separable
+        in_cache = call.source is not None and devices.at_hand(call.source[0])
+        self._sequences, self.rows = observer.room.tile_of(call.shape, separable=separable, in_cache=in_cache)
 
-    def parts(self) -> Iterator[tuple[int, int, int | None]]:
+    @property
+    def whole(self) -> bool:
+        """True if one tile holds the call."""
+        return self._sequences == self._call.shape[0] and self.rows == self._queries
+
+    def run(self, whole: EagerCall) -> Tensor:
+        """The call's output, from parts of it that are shown one after the other."""
+        outputs = []
+        for sequences, mine in self._by_sequences():
+            call, rows = whole.of(sequences), []
+            for first, last, reach in mine._parts():
+                output, probs = call.rows(first, last, reach)
+                mine.see(first, probs, call.made(output) if self._observer.wiring.wanted else None)
+                del probs  # before the next are made
+                rows.append(output)
+            outputs.append(torch.cat(rows, dim=1))
+        return torch.cat(outputs)
+
+    def compute(self, whole: Anew) -> None:
+        """Show probabilities that the call itself did not, part by part."""
+        for sequences, mine in self._by_sequences():
+            call = whole.of(sequences)
+            for first, last, reach in mine._parts():
+                mine.see(first, *call.again(first, last, reach))
+
+    def _by_sequences(self) -> Iterator[tuple[slice, "Shown"]]:
+        """The sequences that go together, and the call for them alone."""
+        call, step = self._call, self._sequences
+        if call.anew is None or step == call.shape[0]:
+            yield self._part, self
+            return
+        for first in range(0, call.shape[0], step):
+            part = slice(first, min(first + step, call.shape[0]))
+            mine = replace(call, shape=(part.stop - first, *call.shape[1:]), anew=call.anew.of(part))
+            yield part, Shown(self._observer, self.site, mine, self._pieces, part)
+
+    def _parts(self) -> Iterator[tuple[int, int, int | None]]:
         """The rows of the call in tiles: first, last, and how many keys they reach if that is not all."""
         if self.rows < self._queries:
             self._observer.blocks.use()
@@ -78,7 +150,8 @@ class Shown:
         extent = Extent(len(piece.rows), piece.queries.stop - piece.queries.start, piece.keys.stop - piece.keys.start)
         masks = self._inputs.of(site.kind, extent, piece.structure, probs.device)
         shown = self._observer.structures.beyond_padding(piece.structure, masks)
-        tile = make_tile(site, part, shown, begin, masks, tuple(self._before + row for row in piece.rows))
+        numbers = tuple(self._before + row for row in piece.rows[self._part])
+        tile = make_tile(site, part, shown, begin, masks.of(self._part), numbers, self._part)
         if self._observer.wiring.wanted:
             outputs = self._observer.wiring.outputs(site, piece, made, (start, part.shape[3]))
             tile = replace(tile, outputs=outputs)

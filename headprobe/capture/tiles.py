@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from headprobe.capture.lazy import of_sequences
 from headprobe.capture.masks import Masks
 from headprobe.capture.structure import Structure
 from headprobe.masks import Known
@@ -16,8 +17,11 @@ def make_tile(
     start: int,
     masks: Masks,
     sequences: tuple[int, ...],
+    part: slice,
 ) -> AttentionTile:
     """The tile of some rows of a call: `probs` [batch, head, row, key] from row `start` on, `masks` of all rows.
+
+    Of the `part` of the call's batch axis that has these `sequences`, which `probs` and `masks` have no more than.
 
     `shown` is what the call's own mask hides beyond padding, and what is known of all masks.
 
@@ -32,7 +36,7 @@ def make_tile(
     # a query's position is its own key's, also where keys of earlier tokens come from a cache
     own = site.kind == "cross" or queries > keys
     query_positions = masks.query_positions if own else key_positions[:, keys - queries :]
-    structure = None if hides is None else hides.rows(rows.start, rows.stop)[..., :reached]
+    structure = None if hides is None else of_sequences(hides.rows(rows.start, rows.stop), part)[..., :reached]
     key_mask, key_positions = key_mask[:, :reached], key_positions[:, :reached]
     if site.sink:
         rest = 1 - probs.sum(-1, keepdim=True, dtype=torch.float64)

@@ -12,7 +12,7 @@ from headprobe.capture import observing
 from headprobe.capture.layout import layout
 from headprobe.errors import InputError
 from headprobe.tile import AttentionTile
-from tests.capture.watching import full, make, watch
+from tests.capture.watching import full, joined, make, watch
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_attention_in_one_call_is_computed_again(causal: bool, tile_bytes: int, 
     seen = torch.ones(2, 6, 6, dtype=torch.bool).tril() if causal else mask.bool()[:, None].expand(2, 6, 6)  # type: ignore[union-attr]
     scores = x.double() @ x[:, :2].double().repeat_interleave(2, 1).mT * 0.7
     expected = scores.masked_fill(~seen[:, None], -math.inf).softmax(-1)
-    got = torch.cat([full(tile) for tile in tiles], 2)
+    got = joined(tiles, [full(tile) for tile in tiles], 2)
     assert torch.allclose(got.double(), expected, atol=1e-6)
     assert {(tile.site.kind, tile.site.kv_heads) for tile in tiles} == {("decoder" if causal else "encoder", 2)}
     assert torch.allclose(got @ x[:, 2:].repeat_interleave(2, 1), out, atol=1e-5)

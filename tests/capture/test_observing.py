@@ -1,6 +1,7 @@
 """What is captured is what the model computes, and the model computes what it would compute unwatched."""
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,23 +9,23 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
+from transformers.models.bert.modeling_bert import eager_attention_forward
 
 import headprobe
 from headprobe.capture import observing
+from headprobe.capture.interface import EagerCall
 from headprobe.errors import InputError, UsageError
 from headprobe.tile import AttentionTile, Site
 from tests.capture.models import CONFIGS, ENCODER_DECODERS, LEGACY, attentions, build, inputs
-from tests.capture.watching import full
+from tests.capture.watching import full, joined
 
 
-def watch(
-    model: nn.Module, batch: dict[str, Tensor], tile_bytes: int = 2**28
-) -> tuple[Any, dict[Site, list[AttentionTile]]]:
+def watch(model: nn.Module, batch: dict[str, Tensor], **sizes: Any) -> tuple[Any, dict[Site, list[AttentionTile]]]:
     """One forward pass: what the model returned, and the tiles of every site."""
     tiles: dict[Site, list[AttentionTile]] = {}
     with (
         torch.inference_mode(),
-        observing(model, lambda tile: tiles.setdefault(tile.site, []).append(tile), tile_bytes=tile_bytes),
+        observing(model, lambda tile: tiles.setdefault(tile.site, []).append(tile), **sizes),
     ):
         out = model(**batch)
     return out, tiles
@@ -47,21 +48,47 @@ def test_every_map_is_the_models_own(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", [name for name in CONFIGS if name not in LEGACY])
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 4, 22])
 def test_tiles_of_some_rows_make_up_the_whole(family: str, rows: int) -> None:
     model, batch = build(family), inputs(family)
     out, whole = watch(model, batch)
-    bytes_a_row = 3 * 4 * next(iter(whole.values()))[0].probs.shape[3] * 4
+    bytes_a_row = 4 * next(iter(whole.values()))[0].probs.shape[3] * 4
     tiled_out, tiled = watch(model, batch, tile_bytes=bytes_a_row * rows)
     assert torch.allclose(tiled_out[0], out[0], atol=1e-4)
     assert list(tiled) == list(whole)
     for site, tiles in tiled.items():
         assert len(tiles) > 1
-        assert [tile.start for tile in tiles] == [sum(t.probs.shape[2] for t in tiles[:i]) for i in range(len(tiles))]
-        joined = torch.cat([full(tile) for tile in tiles], 2)
-        assert torch.allclose(joined, whole[site][0].probs, atol=1e-4)
-        assert torch.equal(torch.cat([full(tile, tile.support) for tile in tiles], 1), whole[site][0].support)
-        assert torch.equal(torch.cat([tile.query_mask for tile in tiles], 1), whole[site][0].query_mask)
+        assert torch.allclose(joined(tiles, [full(tile) for tile in tiles], 2), whole[site][0].probs, atol=1e-4)
+        assert torch.equal(joined(tiles, [full(tile, tile.support) for tile in tiles], 1), whole[site][0].support)
+        assert torch.equal(joined(tiles, [tile.query_mask for tile in tiles], 1), whole[site][0].query_mask)
+
+
+@pytest.mark.parametrize("family", [name for name in CONFIGS if name not in LEGACY])
+def test_sequences_by_themselves_are_what_they_are_together(family: str) -> None:
+    model, batch = build(family), inputs(family)
+    out, whole = watch(model, batch)
+    apart_out, apart = watch(model, batch, cached_bytes=1)
+    assert torch.allclose(apart_out[0], out[0], rtol=1e-4, atol=1e-4)
+    for site, tiles in apart.items():
+        assert all(tile.whole and len(tile.probs) == 1 for tile in tiles)
+        assert torch.allclose(joined(tiles, [tile.probs for tile in tiles], 2), whole[site][0].probs, atol=1e-5)
+        assert torch.equal(joined(tiles, [tile.support for tile in tiles], 1), whole[site][0].support)
+        assert torch.equal(joined(tiles, [tile.key_positions for tile in tiles], 1), whole[site][0].key_positions)
+
+
+def test_what_is_not_known_to_have_sequences_keeps_them_together() -> None:
+    query, mask = torch.randn(4, 4, 5, 8), torch.zeros(4, 1, 5, 5)
+    call = EagerCall(eager_attention_forward, nn.Identity(), query, query, query, mask, {"dropout": 0.0})
+    assert call.separable
+    for unclear in (torch.ones(4), torch.ones(4, 5, 5), (torch.ones(4, 5),), torch.ones(4, 7), torch.ones(3, 4, 5)):
+        assert not replace(call, options={"extra": unclear}).separable
+    for clear in (torch.ones(4, 1, 5, 5), torch.ones(1, 5), 3, None, torch.tensor(2.0)):
+        assert replace(call, options={"extra": clear}).separable
+    assert replace(call, options={"sinks": torch.ones(4)}).of(slice(1, 3)).options["sinks"].shape == (4,)
+    part = replace(call, options={"extra": torch.arange(4.0).view(4, 1, 1, 1)}).of(slice(1, 3))
+    assert part.options["extra"].flatten().tolist() == [1, 2]
+    assert part.mask is not None
+    assert len(part.query) == len(part.mask) == 2
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -11,7 +11,7 @@ from headprobe.capture import observing
 from headprobe.outputs import Outputs, Projection, Unknown
 from headprobe.tile import AttentionTile
 from tests.capture.models import CONFIGS, LEGACY, build, inputs
-from tests.capture.watching import make
+from tests.capture.watching import joined, make
 
 SIZE: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97,
@@ -56,7 +56,7 @@ def test_heads_add_up_to_what_their_layer_writes(family: str, tile_bytes: int) -
     with torch.no_grad():
         model(**given)
     expected = {path: [each.clone() for each in outputs] for path, outputs in made.items()}
-    written: dict[tuple[int, str], list[Tensor]] = {}
+    written: dict[tuple[int, str], list[tuple[AttentionTile, Tensor]]] = {}
     for tile in watch(model, tile_bytes, **given):
         z, values, projection = known(tile)
         shared = values.repeat_interleave(tile.site.heads // tile.site.kv_heads, 1)
@@ -65,11 +65,12 @@ def test_heads_add_up_to_what_their_layer_writes(family: str, tile_bytes: int) -
         together = torch.einsum("bhqf,hfd->bqd", z.double(), projection.weights())
         bias = getattr(model.get_submodule(projection.path), "bias", None)
         together = together if bias is None else together + bias
-        written.setdefault((tile.site.index, projection.path), []).append(together)
+        written.setdefault((tile.site.index, projection.path), []).append((tile, together))
     calls: dict[str, int] = {}
     for (_, path), parts in sorted(written.items()):
         call = calls[path] = calls.get(path, -1) + 1  # a shared layer's projection writes more than once
-        assert torch.allclose(torch.cat(parts, 1).float(), expected[path][call], atol=1e-4)
+        tiles, outputs = (list(each) for each in zip(*parts, strict=True))
+        assert torch.allclose(joined(tiles, outputs, 1).float(), expected[path][call], atol=1e-4)
 
 
 @pytest.mark.parametrize("family", LEGACY)
@@ -231,14 +232,14 @@ def test_attention_in_one_call_gives_what_it_returned() -> None:
     model = Fused().eval()
     given = torch.randn(2, 9, 32)
     for tile_bytes in (2**28, 4 * 2 * 4 * 9 * 4):
-        parts = []
-        for tile in watch(model, tile_bytes, inputs_embeds=given):
+        parts, tiles = [], watch(model, tile_bytes, inputs_embeds=given)
+        for tile in tiles:
             z, values, projection = known(tile)
             assert torch.allclose(z, tile.probs @ values, atol=1e-6)
             parts.append(torch.einsum("bhqf,hfd->bqd", z.double(), projection.weights()).float())
             assert projection.path == "attention.out"
         with torch.no_grad():
-            assert torch.allclose(torch.cat(parts, 1) + model.attention.out.bias, model(given), atol=1e-5)
+            assert torch.allclose(joined(tiles, parts, 1) + model.attention.out.bias, model(given), atol=1e-5)
 
 
 class FusedAttention(nn.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import transformers as hf
-from torch import nn
+from torch import Tensor, nn
 
 from headprobe.capture import observing
 from headprobe.capture.structure import Structure
@@ -40,3 +40,16 @@ def full(tile: AttentionTile, values: torch.Tensor | None = None) -> torch.Tenso
     unseen = max(0, every - keys) if tile.site.kind == "decoder" else 0
     padding = torch.zeros(*values.shape[:-1], unseen, dtype=values.dtype)
     return torch.cat([values[..., :keys], padding, values[..., keys:]], -1)
+
+
+def joined(tiles: list[AttentionTile], parts: list[Tensor], rows: int) -> Tensor:
+    """`parts`, one of each of a site's tiles, as one: along `rows` for the same sequences, then these one by one."""
+    groups: dict[tuple[int, ...], list[tuple[AttentionTile, Tensor]]] = {}
+    for tile, part in zip(tiles, parts, strict=True):
+        groups.setdefault(tile.sequences, []).append((tile, part))
+    for group in groups.values():
+        ends = [0, *(tile.start + tile.probs.shape[2] for tile, _ in group)]
+        assert [tile.start for tile, _ in group] == ends[:-1]
+        assert [tile.ends for tile, _ in group] == [end == group[0][0].queries for end in ends[1:]]
+    assert [number for group in groups for number in group] == list(range(sum(map(len, groups))))
+    return torch.cat([torch.cat([part for _, part in group], rows) for group in groups.values()])
