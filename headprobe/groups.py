@@ -16,6 +16,7 @@ MOST_GROUPS = 512  # beyond which the best number of groups is not looked for
 RESAMPLES = 25  # draws of the sequences
 LEAST_SEQUENCES = 8  # to draw from
 SEED = 0
+ROUNDING = 1e-12  # of a mean silhouette
 NEAR_COPY = 0.02  # nats of JS: heads this near differ by less than a fiftieth of the largest possible divergence
 NAMES = ("site", "path", "kind", "layer", "head")
 Labels = NDArray[np.int64]
@@ -83,12 +84,12 @@ def _parts(report: Report) -> Iterator[tuple[str, Block]]:
 
 def grouped(block: Block, sampled: Sequence[Sampled] = ()) -> Grouping:
     """Average linkage on √JS, cut into the number of groups whose mean silhouette is the largest."""
-    distances = _distances(block.matrices["js"])
+    distances = root_js(block.matrices["js"])
     labels = best_cut(distances)
     sizes = np.bincount(labels)
     order = np.lexsort((np.arange(len(sizes)), -sizes))  # the largest first, then in the heads' order
     labels = np.argsort(order)[labels]
-    medoids = [_medoid(distances, np.flatnonzero(labels == group)) for group in range(len(sizes))]
+    medoids = [medoid(distances, np.flatnonzero(labels == group)) for group in range(len(sizes))]
     own = next((one for one in sampled if set(block.heads) <= set(one.heads)), None)
     unknown = np.full(len(sizes), np.nan)
     stability = unknown if own is None else _stability(own, block.heads, labels, unknown)
@@ -119,11 +120,29 @@ def best_cut(distances: Matrix) -> Labels:
 
     Groups are numbered in the order of their first heads. Of equally good cuts the one with the fewest groups.
     """
+    best, found = -np.inf, np.arange(len(distances))
+    for mean, labels in _cuts(distances):
+        if mean >= best - ROUNDING:
+            best, found = max(best, mean), labels.copy()
+    return _numbered(found)
+
+
+def silhouettes_by_count(distances: Matrix) -> tuple[float, ...]:
+    """The mean silhouette of the tree cut into 2, 3, … groups, up to one less than heads or `MOST_GROUPS`."""
+    return tuple(mean for mean, _ in _cuts(distances))[::-1]
+
+
+def best_count(means: Sequence[float]) -> int:
+    """How many groups `best_cut` takes, from the `silhouettes_by_count`."""
+    return 2 + next(i for i, mean in enumerate(means) if mean >= max(means) - ROUNDING)
+
+
+def _cuts(distances: Matrix) -> Iterator[tuple[float, Labels]]:
+    """Every cut, the most groups first: its mean silhouette, and labels [head] that the next one overwrites."""
     count = len(distances)
     merges = average_linkage(distances)
     sums, sizes = distances.copy(), np.ones(count)
     labels, names = np.arange(count), list(range(count))  # what SciPy calls the cluster of each column
-    best, found = -np.inf, labels
     for step, (one, other) in enumerate(merges[:-1, :2].astype(int)):
         kept, gone = sorted((names.index(one), names.index(other)))
         sums[:, kept] += sums[:, gone]
@@ -135,10 +154,7 @@ def best_cut(distances: Matrix) -> Labels:
         names[kept] = count + step
         names.pop()
         if last <= MOST_GROUPS:
-            mean = float(_silhouettes(sums[:, :last], sizes[:last], labels).mean())
-            if mean >= best - 1e-12:
-                best, found = max(best, mean), labels.copy()
-    return _numbered(found)
+            yield float(_silhouettes(sums[:, :last], sizes[:last], labels).mean()), labels
 
 
 def _stability(sampled: Sampled, heads: tuple[Head, ...], labels: Labels, unknown: Matrix) -> Matrix:
@@ -181,7 +197,7 @@ def _rows(block: Block, made: Grouping, rows: NDArray[np.int64]) -> dict[str, ND
         "group": made.labels + 1,
         "size": np.bincount(made.labels)[made.labels],
         "stands": rows[stands],
-        "distance": _distances(js)[np.arange(heads), stands],
+        "distance": root_js(js)[np.arange(heads), stands],
         "silhouette": made.silhouettes,
         "mean_silhouette": np.full(heads, made.silhouettes.mean()),
         "stability": made.stability[made.labels],
@@ -195,7 +211,7 @@ def _copies(js: Matrix) -> Labels:
     """[head]: sets of near copies, in the order of their first heads: the tree cut at a mean JS of `NEAR_COPY`."""
     labels = np.arange(len(js))
     members = {i: [i] for i in range(len(js))}
-    for step, (one, other, height, _) in enumerate(average_linkage(_distances(js)).tolist()):
+    for step, (one, other, height, _) in enumerate(average_linkage(root_js(js)).tolist()):
         members[len(js) + step] = members[int(one)] + members[int(other)]
         if height <= NEAR_COPY**0.5:
             labels[members[len(js) + step]] = min(members[len(js) + step])
@@ -210,17 +226,17 @@ def effective(js: Matrix) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _distances(js: Matrix) -> Matrix:
-    """√JS, 0 of a head from itself."""
+def root_js(js: Matrix) -> Matrix:
+    """√JS [head, head], which is a distance, 0 of a head from itself."""
     distances: Matrix = np.sqrt(np.clip(js, 0, None))
     np.fill_diagonal(distances, 0.0)
     return distances
 
 
-def _medoid(distances: Matrix, members: Labels) -> int:
+def medoid(distances: Matrix, members: Labels) -> int:
     """The first of the members with the least summed distance to the others, but for rounding."""
     summed = distances[np.ix_(members, members)].sum(1)
-    return int(members[np.argmax(summed <= summed.min() + 1e-12)])
+    return int(members[np.argmax(summed <= summed.min() + ROUNDING)])
 
 
 def _numbered(labels: Labels) -> Labels:

@@ -169,7 +169,8 @@ class Similarity:
     """How alike heads are: a matrix [head, head] for each quantity, of `places` in the order of their tree.
 
     `merges` is the tree in SciPy's form over the same heads. Quantities are distances (0 is the same) or similarities
-    (1 is the same), `distances` names the first; `signed` those whose scale begins at -1.
+    (1 is the same), `distances` names the first; `signed` those whose scale begins at -1. `silhouettes` are the means of
+    the tree cut into 2, 3, … groups, empty where there is nothing to cut.
     """
 
     title: str
@@ -178,6 +179,7 @@ class Similarity:
     merges: NDArray[np.float64]
     distances: frozenset[str] = frozenset({"js"})
     signed: frozenset[str] = frozenset()
+    silhouettes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """Groups of heads as people read them: which belong together, who stands for them, and how much there is to it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from headprobe.report import Report
 from headprobe.view.document import Block, Paragraph, Table, TableColumn
-from headprobe.view.places import stacks
+from headprobe.view.places import Places, places, stacks
 
 CLEAR = 0.25  # mean silhouette; Kaufman and Rousseeuw 1990: below it there is no substantial structure
+STABLE, LOOSE = 0.85, 0.6  # Hennig 2007: from the first on a group is stable, below the other it is not to be trusted
 SHOWN = 8  # heads of a group by name
 
 
@@ -20,23 +22,52 @@ def group_blocks(report: Report, top: int | None) -> list[Block]:
         return []
     text = (
         "Heads are in one group where they attend alike (average linkage on √JS); how many groups, the"
-        f" silhouette decides: 1 is clear, below {CLEAR} there is little to it. Stable says how much of a group comes"
-        " back when the sequences are drawn anew."
+        f" silhouette decides: 1 is clear, below {CLEAR} there is little to it. {_stability(groups)}"
     )
     return [_members(report, groups, top), _blocks(report, groups), Paragraph(text)]
+
+
+def group_marks(report: Report, known: Places) -> tuple[tuple[str, ...], ...]:
+    """For each head, in the order of `known`, whom it is in a group with, in a sentence a scope."""
+    groups, kinds = report.groups, stacks(report)
+    if groups.empty:
+        return ()
+    told: dict[tuple[int, int], list[str]] = {}
+    for row in groups[groups["size"] > 1].to_dict("records"):
+        stands = known[row["representative_site"], row["representative_head"]].title
+        itself = (row["representative_site"], row["representative_head"]) == (row["site"], row["head"])
+        mine = "which it stands for" if itself else f"which {stands} stands for"
+        sentence = f"one of {row['size']} heads of the {_where(row, kinds)} that attend alike, {mine}"
+        told.setdefault((row["site"], row["head"]), []).append(sentence)
+    return tuple(tuple(told.get(key, ())) for key in known)
+
+
+def _stability(groups: pd.DataFrame) -> str:
+    """How many groups would be found on other texts too."""
+    several = groups[groups["size"] > 1].drop_duplicates(["block", "group"])
+    known = several["stability"].dropna()
+    if known.empty:
+        return "Whether they would be found on other texts was not measured."
+    firm, loose = int((known >= STABLE).sum()), int((known < LOOSE).sum())
+    some = f", {loose} of them would not (below {LOOSE})" if loose else ""
+    return (
+        "Stable says how much of a group comes back when the sequences are drawn anew:"
+        f" {firm} of {len(known)} groups would be found on other texts like these ({STABLE} or more){some}."
+    )
 
 
 def _members(report: Report, groups: pd.DataFrame, top: int | None) -> Table:
     kinds = stacks(report)
     several = groups[groups["size"] > 1]
     ordered = sorted((part for _, part in several.groupby(["block", "group"])), key=_clearness, reverse=True)
-    rows = []
+    rows, links, known = [], [], places(report)
     for part in ordered[:top] if top else ordered:
         first, wide = part.iloc[0], part["scope"].iloc[0] == "model"
         names = [
             f"L{layer} H{head}" if wide else f"H{head}" for layer, head in zip(part["layer"], part["head"], strict=True)
         ]
         more = [f"+{len(names) - SHOWN}"] if len(names) > SHOWN else []
+        links.append(known[first["representative_site"], first["representative_head"]].name)
         stands = f"L{first['representative_layer']} H{first['representative_head']}"
         numbers = [_cell(part["silhouette"].mean()), _cell(first["stability"])]
         rows.append((_where(first, kinds), " ".join([*names[:SHOWN], *more]), stands, str(len(names)), *numbers))
@@ -47,7 +78,7 @@ def _members(report: Report, groups: pd.DataFrame, top: int | None) -> Table:
     if groups["stability"].isna().all():
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     left = f", {len(rows):,} of {len(ordered):,}" if len(rows) < len(ordered) else ""
-    return Table(f"Groups of heads that attend alike{left}", columns, tuple(rows))
+    return Table(f"Groups of heads that attend alike{left}", columns, tuple(rows), links={2: tuple(links)})
 
 
 def _blocks(report: Report, groups: pd.DataFrame) -> Table:
@@ -77,7 +108,7 @@ def _clearness(part: pd.DataFrame) -> tuple[float, int, int]:
     return (round(float(part["silhouette"].mean()), 9), -int(part["block"].iloc[0]), -int(part["group"].iloc[0]))
 
 
-def _where(row: "pd.Series[Any]", kinds: "pd.Series[Any]") -> str:
+def _where(row: "Mapping[Any, Any] | pd.Series[Any]", kinds: "pd.Series[Any]") -> str:
     stack = f"{kinds[row['site']]} " if kinds.nunique() > 1 else ""
     return f"{stack}model" if row["scope"] == "model" else f"{stack}layer {row['layer']}"
 

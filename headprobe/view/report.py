@@ -4,14 +4,13 @@ import math
 
 import pandas as pd
 
+from headprobe.groups import NEAR_COPY
 from headprobe.report import Report
 from headprobe.view.document import Block, Document, Grid, Heading, Paragraph
 from headprobe.view.groups import group_blocks
 from headprobe.view.null import null_blocks
 from headprobe.view.places import layer_words, stacks
 from headprobe.view.tables import heads_table, layers_table, pair_columns, pairs_table
-
-NEAR_COPY = 0.02  # nats of JS: heads this near differ by less than a fiftieth of the largest possible divergence
 
 
 def scan_document(report: Report, *, sort: str | None = None, top: int | None = 20) -> Document:

@@ -22,7 +22,7 @@ class Element:
     path: tuple[str, ...] = ()
 
 
-VOID = {"meta", "img", "input", "br", "col", "path", "line", "rect"}
+VOID = {"meta", "wbr", "img", "input", "br", "col", "path", "line", "rect"}
 
 
 @dataclass

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headprobe.groups import best_count, medoid, root_js
 from headprobe.view.colours import SEQUENTIAL, STEPS
 from headprobe.view.document import Place, Similarities, Similarity
-from headprobe.view.html.pictures import Indices, indices, pack, png, smaller, tree_path
+from headprobe.view.groups import CLEAR
+from headprobe.view.html.pictures import Indices, branch_edges, indices, pack, png, smaller, tree_path
 
 BYTES = 255  # entries of a packed number: 0 for nothing in common to 254 for the same, 255 for what is missing
 MOST_PICTURE = 512  # heads on a side of a picture that is not packed: finer than a screen shows it
@@ -44,7 +46,9 @@ def matrix_data(found: Similarities) -> dict[str, Any]:
     for i, each in enumerate(found.choices):
         names = [place.name for place in each.places]
         within = next((at for at, known in whole if known.issuperset(names)), None)
-        made: dict[str, Any] = {"title": each.title, "names": names, "tree": tree_path(each.merges)}
+        made: dict[str, Any] = {
+            "title": each.title, "names": names, "tree": tree_path(each.merges), "groups": _groups(each),
+        }  # fmt: skip
         if within is None:
             made["packed"] = {name: pack(entries(each, name)) for name in quantities if name in each.matrices}
             whole.append((i, set(names)))
@@ -54,8 +58,36 @@ def matrix_data(found: Similarities) -> dict[str, Any]:
     distances = [name for name in quantities if name in found.choices[0].distances]
     signed = [name for name in quantities if name in found.choices[0].signed]
     return {
-        "choices": choices, "quantities": quantities, "distances": distances, "signed": signed, "most": math.log(2)
+        "choices": choices, "quantities": quantities, "distances": distances, "signed": signed,
+        "most": math.log(2), "clear": CLEAR,
     }  # fmt: skip
+
+
+def _groups(found: Similarity) -> dict[str, Any] | None:
+    """How to cut the tree: the n-th of `edges` parts the heads in their order into n + 1 groups where n did before.
+
+    `heights` [edge] are the distances that are parted there, `stand` the heads that stand for the `best` number of
+    groups. None where there is nothing to cut.
+    """
+    if not found.silhouettes:
+        return None
+    most = len(found.silhouettes) + 1  # the last height is of what is together still
+    edges = branch_edges(found.merges)[::-1][:most]
+    heights = found.merges[::-1, 2][:most]
+    best = best_count(found.silhouettes)
+    return {
+        "edges": edges, "heights": [round(height, 4) for height in heights.tolist()],
+        "silhouettes": [round(mean, 3) for mean in found.silhouettes], "best": best,
+        "stand": _stand(found, sorted(edges[: best - 1])),
+    }  # fmt: skip
+
+
+def _stand(found: Similarity, edges: list[int]) -> list[int]:
+    """For each group, between `edges` of the order, where in it the head is that stands for the group."""
+    distances = root_js(found.matrices["js"])
+    model = np.argsort(np.argsort([(place.site << 32) + place.head for place in found.places]))  # the model's order
+    groups = np.split(np.arange(len(found.places)), edges)
+    return [medoid(distances, group[np.argsort(model[group])]) for group in groups]
 
 
 def entries(similarity: Similarity, name: str) -> Indices:

@@ -18,7 +18,7 @@ from headprobe.view.html.widths import width_rules
 
 ASSETS = Path(__file__).parent / "assets"
 MOST_TITLE = 200  # characters of the window's title
-SCRIPTS = ("start.js", "tables.js", "heads.js", "matrix.js", "card.js")
+SCRIPTS = ("start.js", "tables.js", "heads.js", "groups.js", "matrix.js", "card.js")
 
 
 def page(documents: Sequence[Document]) -> str:

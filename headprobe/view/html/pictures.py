@@ -72,6 +72,15 @@ def tree_path(merges: NDArray[np.float64], height: float = 100.0) -> str:
     return "".join(parts)
 
 
+def branch_edges(merges: NDArray[np.float64]) -> list[int]:
+    """For each merge where in the order of the leaves its right branch begins."""
+    leaves = len(merges) + 1
+    first = dict(_leaf_places(merges, leaves))
+    for i, left in enumerate(merges[:, 0].astype(int).tolist()):
+        first[leaves + i] = first[left]
+    return [first[right] for right in merges[:, 1].astype(int).tolist()]
+
+
 def _leaf_places(merges: NDArray[np.float64], leaves: int) -> dict[int, int]:
     """Where each leaf stands from left to right, as SciPy's leaves_list has it."""
     order: list[int] = []

@@ -7,6 +7,7 @@ import pandas as pd
 
 from headprobe.report import Report
 from headprobe.view.document import Examples, Strip
+from headprobe.view.pages.types import SEEN
 from headprobe.view.places import Places
 
 PAIR = "similar pair"
@@ -16,19 +17,6 @@ ABOUT = (
 )
 RAW = " It is the model's own attention: special tokens are in it, although the numbers on this page treat them apart."
 CUT = " Texts that are too long for a picture were read again up to the end of a sentence."
-SEEN = {
-    "previous token": "each token looks at the one before it",
-    "next token": "each token looks at the one after it",
-    "own token": "each token looks at itself",
-    "first token": "all tokens look at the first one",
-    "alignment": "each token looks at one or a few of the source",
-    "special tokens": "tokens look at special tokens, which stand for no word",
-    "punctuation": "tokens look at punctuation",
-    "local": "tokens look at their neighbours",
-    "own segment": "tokens look within their own segment",
-    "long-range": "tokens look far away",
-    "broad": "tokens look at everything about alike",
-}
 
 
 def examples_of(report: Report, known: Places) -> Examples | None:

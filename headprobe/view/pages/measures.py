@@ -18,6 +18,7 @@ FIRST = ("rcos", "js_mean", "entropy_norm")  # what is shown before anybody choo
 LAST = ("zero_frac",)
 ERRORS = "_se"  # how sure another column is: in the table, not on the map
 NEAREST = "nearest_js"
+LEAST_SPAN = 0.05  # of all the values that a quantity can have: a scale of less would make a picture of noise
 FROM_ZERO = 0.5  # a scale begins at zero where the smallest value is not more than this share of the largest
 
 
@@ -74,11 +75,12 @@ class Words(TypedDict, total=False):
 
 
 def measure(
-    name: str, values: Iterable[float | None], *, signed: bool = False, **words: Unpack[Words]
-) -> Measure:  # fmt: skip
-    """A measure with a scale that fits its values."""
+    name: str, values: Iterable[float | None], *, signed: bool = False, least: float = 0.0, **words: Unpack[Words]
+) -> Measure:
+    """A measure with a scale that fits its values, and is at least `least` long."""
     known = tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
     low, high = scale([value for value in known if value is not None], signed=signed)
+    low, high = widened(low, high, least, signed=signed)
     return Measure(name, known, low, high, decimals=decimals(low, high), signed=signed, **words)
 
 
@@ -93,6 +95,17 @@ def scale(values: Sequence[float], *, signed: bool) -> tuple[float, float]:
     if 0 <= low <= FROM_ZERO * high:
         low = 0.0
     return (low, high) if high > low else (min(0.0, low), max(high, low + 1.0) if low == 0 else high)
+
+
+def widened(low: float, high: float, least: float, *, signed: bool) -> tuple[float, float]:
+    """A scale of at least that length, so that noise makes no picture: longer downwards, where 0 is."""
+    if signed:
+        most = max(high, least / 2)
+        return -most, most
+    if high - low >= least:
+        return low, high
+    low = max(min(0.0, low), high - least)
+    return low, max(high, low + least)
 
 
 def decimals(low: float, high: float) -> int:
@@ -110,7 +123,8 @@ def _measure(report: Report, name: str, found: Described | None) -> Measure:
         "family": found.family if found else "js" if name == NEAREST else "other",
         "more": column.more if column else "different" if name == NEAREST else "",
     }
-    made = measure(name, report.heads[name].astype("float64").tolist(), signed=signed, **words)
+    span = column.high - (column.low or 0.0) if column is not None and column.high is not None else 0.0
+    made = measure(name, report.heads[name].astype("float64").tolist(), signed=signed, least=LEAST_SPAN * span, **words)
     baselines = report.baselines
     if name not in baselines or baselines[name].isna().all() or signed:
         return made

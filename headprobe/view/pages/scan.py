@@ -6,11 +6,13 @@ import pandas as pd
 
 from headprobe.report import NAMES, Report
 from headprobe.view.document import Block, Document, Examples, Heading, Heads, Paragraph, Section, Similarities
+from headprobe.view.groups import group_blocks, group_marks
 from headprobe.view.null import null_blocks
 from headprobe.view.pages.evidence import facts, limits
 from headprobe.view.pages.examples import examples_of
 from headprobe.view.pages.measures import head_measures
 from headprobe.view.pages.similarity import nearest, similarities
+from headprobe.view.pages.types import type_blocks
 from headprobe.view.pages.words import scan_summary, shown_name
 from headprobe.view.places import Places, places
 from headprobe.view.tables import heads_table, layers_table, pairs_table
@@ -26,6 +28,7 @@ ALIKE = (
     "Two heads are alike when they give each token's attention to the same places. Rows and columns stand in the order"
     " of the tree, so that groups of heads that attend alike are bright squares along the diagonal."
 )
+GROUPS = "Heads that attend alike, at the clearest number of groups, and one that stands for all of them."
 
 
 def scan_page(
@@ -40,8 +43,11 @@ def scan_page(
     blocks: list[Block] = [Heading(shown_name(report.provenance.model)), scan_summary(report)]
     if report.notes:
         blocks.append(Paragraph("\n".join(f"Note: {note.rstrip('.')}." for note in report.notes)))
+    blocks += type_blocks(report, known)
     blocks += _glance(report, known)
     blocks += _alike(report, known, top)
+    if not report.groups.empty:
+        blocks += [Section("Groups of heads", "groups", GROUPS, "Groups"), *group_blocks(report, None)]
     examples = examples or examples_of(report, known)
     if examples is not None:
         blocks += [Section("What some of them look at", "examples", short="Examples"), examples]
@@ -72,6 +78,7 @@ def _glance(report: Report, known: Places) -> list[Block]:
         measures,
         labels=_labels(report, known),
         alike=nearest(report, known),
+        marks=group_marks(report, known),
         notable=_notable(report, known),
         notable_by=NOTABLE_BY,
         about=GLANCE,

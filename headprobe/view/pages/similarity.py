@@ -3,6 +3,7 @@
 import numpy as np
 
 from headprobe.grouping import Block, blocks, tree
+from headprobe.groups import LEAST, root_js, silhouettes_by_count
 from headprobe.report import Report
 from headprobe.view.columns import described
 from headprobe.view.document import Place, Similarity
@@ -60,7 +61,9 @@ def _matrix(block: Block, heads: tuple[tuple[int, int], ...], title: str, known:
     ordered = {name: matrix[np.ix_(order, order)] for name, matrix in mine.items()}
     for name, matrix in ordered.items():
         np.fill_diagonal(matrix, 0.0 if name == DISTANCE else 1.0)
-    return Similarity(title, tuple(known[heads[i]] for i in order), ordered, made.merges, signed=_signed())
+    means = silhouettes_by_count(root_js(mine[DISTANCE])) if len(heads) >= LEAST else ()
+    places = tuple(known[heads[i]] for i in order)
+    return Similarity(title, places, ordered, made.merges, signed=_signed(), silhouettes=means)
 
 
 def _signed() -> frozenset[str]:

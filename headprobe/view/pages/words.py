@@ -3,10 +3,10 @@
 import shlex
 from pathlib import PurePosixPath, PureWindowsPath
 
+from headprobe.groups import NEAR_COPY
 from headprobe.report import Report
 from headprobe.view.document import Step, Summary
 from headprobe.view.places import layer_words
-from headprobe.view.report import NEAR_COPY
 
 FEW = 32  # sequences: with fewer the twenty most similar pairs change by a tenth when the texts do
 LOOKS = {
@@ -101,9 +101,10 @@ def _types(report: Report) -> str:
         return ""
     known = types["type"][types["type"] != ""]
     counts = known.value_counts()
-    named = ", ".join(f"{count} {name}" for name, count in counts.head(MOST_TYPES).items())
-    more = ", …" if len(counts) > MOST_TYPES else ""
-    return f"what a head is for is clear for {len(known)} of {len(report.heads)}: {named}{more}"
+    named = [f"{count} {name}" for name, count in counts.head(MOST_TYPES).items()]
+    rest = int(counts[MOST_TYPES:].sum())
+    more = [f"{rest} of other types"] if rest else []
+    return f"what a head is for is clear for {len(known)} of {len(report.heads)}: {', '.join([*named, *more])}"
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:

@@ -25,6 +25,9 @@ const rank = (values, value) => {
 };
 const isMass = (measure) => measure.unit === "mass" && !measure.signed && measure.family === "position";
 
+const isType = (measure) => measure.family === "types";
+const MOST_TYPES = 5;
+
 const masses = (heads, at) => {
   const shown = heads.measures.filter((measure) => isMass(measure) && measure.values[at] !== null);
   if (!shown.length) return [];
@@ -39,8 +42,19 @@ const masses = (heads, at) => {
   const key = ticks ? [make("p", { class: "key", text: "The tick is what uniform attention has." })] : [];
   return [make("h3", { text: "Where it looks" }), list, ...key];
 };
+// How much of each type it is, beyond chance: the most first.
+const types = (heads, at) => {
+  const shown = heads.measures.filter((measure) => isType(measure) && measure.values[at] > 0);
+  if (!shown.length) return [];
+  shown.sort((a, b) => b.values[at] - a.values[at]);
+  const list = make("dl", {}, shown.slice(0, MOST_TYPES).flatMap((measure) => [
+    make("dt", { text: measure.name.replace(/ \(type\)$/, ""), title: measure.about }),
+    make("dd", { text: measure.values[at].toFixed(2) }), make("dd", {}, [bar(measure.values[at], null)]),
+  ]));
+  return [make("h3", { text: "What it does, beyond chance" }), list];
+};
 const numbers = (heads, at) => {
-  const shown = heads.measures.filter((measure) => !isMass(measure) && measure.values[at] !== null);
+  const shown = heads.measures.filter((measure) => !isMass(measure) && !isType(measure) && measure.values[at] !== null);
   const list = make("dl", {});
   for (const measure of shown) {
     const value = measure.values[at];
@@ -71,6 +85,7 @@ const showHead = (article, at, from) => {
     ...(tags.length ? [make("p", { class: "tags" }, tags.map((text) => make("span", { text })))] : []),
     ...list("What is known of it", (heads.marks[at] || []).map((text) => [make("span", { text })])),
     ...list("Attends most like", alike),
+    ...types(heads, at),
     ...masses(heads, at),
     ...list(`Sharpest on (mean largest weight)`, notable),
     ...numbers(heads, at),

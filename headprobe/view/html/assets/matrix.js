@@ -20,6 +20,7 @@ const matrix = (article) => {
   const palette = article.data.colours.s.map(channels);
   const unpacked = new Map();
   const shown = { names: [], values: null, at: [0, 0] };
+  let regroup = null;
 
   const bytesOf = (choice, name) => {
     const key = `${choice} ${name}`;
@@ -89,9 +90,11 @@ const matrix = (article) => {
     const tree = one(box, ".tree");
     tree.setAttribute("viewBox", `0 0 ${size} 101`);
     one(tree, "path").setAttribute("d", choice.tree);
+    tree.classList.toggle("many", size > 150);
     const few = size <= MOST_LABELS;
     labels.classList.toggle("many", size > 20);
     labels.replaceChildren(...(few ? shown.names.map((_, i) => make("li", { text: brief(i) })) : []));
+    regroup(choice, await look(number, quantity.options[0].value));
     cross.hidden = true;
     readout.textContent = "Point at a cell, or use the arrow keys, to read it. Enter shows the head.";
     canvas.setAttribute("aria-label", `${choice.title}: ${quantity.value} of ${size} heads. Arrow keys move, Enter shows the row's head.`);
@@ -101,6 +104,7 @@ const matrix = (article) => {
     const at = article.index.get(article.data.prefix + shown.names[i]);
     return at === undefined ? shown.names[i] : article.places[at][2];
   };
+  regroup = grouping(article, box, square, (i) => brief(i));
   const under = (event) => {
     const frame = canvas.getBoundingClientRect();
     const size = shown.names.length;
