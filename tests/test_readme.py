@@ -1,4 +1,4 @@
-"""What README.md says can be run can be run, and what it shows is what comes out."""
+"""What pages say can be run can be run, what they show is what comes out, and what the code writes is as written."""
 
 import re
 import shlex
@@ -6,15 +6,16 @@ import shlex
 import pytest
 
 from tests.conftest import ROOT, Run
+from tests.docs import WIDTH, WRITTEN, shown
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHOWN = re.findall(r"```\n\$ headprobe ([^\n]+)\n(.*?)\n```", README, re.DOTALL)
+SHOWN = list(shown())
 NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*")
 
 
-@pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
-def test_shown_output_is_real(run: Run, monkeypatch: pytest.MonkeyPatch, command: str, output: str) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+@pytest.mark.parametrize(("page", "command", "output"), SHOWN, ids=[f"{page}: {command}" for page, command, _ in SHOWN])
+def test_shown_output_is_real(run: Run, monkeypatch: pytest.MonkeyPatch, page: str, command: str, output: str) -> None:
+    monkeypatch.setenv("COLUMNS", WIDTH)
     found = run(*shlex.split(command))
     assert (found.code, found.err) == (int("collapsed" in command), "")
     mine = [line.rstrip() for line in found.out.rstrip().splitlines()]
@@ -28,6 +29,18 @@ def test_shown_output_is_real(run: Run, monkeypatch: pytest.MonkeyPatch, command
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"^headprobe (\w+) MODEL", README, re.MULTILINE))))
 def test_commands_exist(run: Run, command: str) -> None:
     assert run(command, "--help").code == 0
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_pages_are_as_the_code_writes_them(name: str) -> None:
+    assert (ROOT / name).read_text(encoding="utf-8") == WRITTEN[name](), "run make docs"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_every_column_is_named() -> None:

@@ -35,9 +35,10 @@ def group_marks(report: Report, known: Places) -> tuple[tuple[str, ...], ...]:
     told: dict[tuple[int, int], list[str]] = {}
     for row in groups[groups["size"] > 1].to_dict("records"):
         stands = known[row["representative_site"], row["representative_head"]].title
+        where = f"the {_where(row, kinds)}" if row["scope"] == "model" else _where(row, kinds)
         itself = (row["representative_site"], row["representative_head"]) == (row["site"], row["head"])
         mine = "which it stands for" if itself else f"which {stands} stands for"
-        sentence = f"one of {row['size']} heads of the {_where(row, kinds)} that attend alike, {mine}"
+        sentence = f"one of {row['size']} heads of {where} that attend alike, {mine}"
         told.setdefault((row["site"], row["head"]), []).append(sentence)
     return tuple(tuple(told.get(key, ())) for key in known)
 

@@ -16,6 +16,7 @@ from headprobe.errors import EnvironmentFailure, UsageError, nearest, printable
 from headprobe.grouping import scaled
 from headprobe.view.changes import SIGNIFICANT
 from headprobe.view.document import Document, Heading, Heads, Measure, Similarities, Similarity
+from headprobe.view.labels import placed
 from headprobe.view.plain import grids, matrix_grid
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ CELL = 0.34  # inches
 MOST_NUMBERS = 20  # columns: numbers don't fit into the cells of a wider map
 MOST_LABELS = 80  # heads of a matrix or a tree
 LABEL = 0.13  # inches
+NAME = 5.5  # points
+MOST_NAMED = 8  # heads that changed
+MANY = 150  # heads, from which on lines are thin
 STYLE: Any = {  # whose type is a list of every setting that there is
     "font.size": 8, "axes.titlesize": 9, "axes.linewidth": 0.6, "svg.fonttype": "path", "svg.hashsalt": "headprobe",
     "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
@@ -83,7 +87,7 @@ def heatmap(page: Document, name: str | None) -> "Figure":
             _numbers(axes, values, chosen, shown)
         _title(axes, grid.title.replace(f"{chosen.name} of every head, ", "") if len(found) > 1 else "")
     assert shown is not None
-    bar = figure.colorbar(shown, ax=list(parts), fraction=0.04, pad=0.02)
+    bar = figure.colorbar(shown, ax=list(parts), fraction=0.04, pad=0.02, aspect=40)
     bar.set_label(printable(chosen.name + (f" in {chosen.unit}" if chosen.unit else "")), parse_math=False)
     _heading(figure, page)
     return figure
@@ -106,8 +110,7 @@ def matrix(page: Document, name: str | None, title: str | None) -> "Figure":
     shown = picture.imshow(found.matrices[name], vmin=low, vmax=high, cmap=cmap, aspect="auto")
     picture.set_xticks([])
     picture.set_yticks(range(len(labels)) if few else [], labels if few else [], fontsize=6)
-    bar = figure.colorbar(shown, ax=[tree, picture], fraction=0.04, pad=0.02)
-    bar.set_label(QUANTITIES.get(name, name))
+    figure.colorbar(shown, cax=picture.inset_axes((1.02, 0, 0.03, 1)), label=QUANTITIES.get(name, name))
     _heading(figure, page, found.title)
     return figure
 
@@ -117,7 +120,8 @@ def dendrogram(page: Document, title: str | None) -> "Figure":
     """The tree of heads, whose heights are distances √JS."""
     found = _similarity(page, title)
     labels = [place.short for place in found.places]
-    figure = _figure(max(4.0, min(24.0, LABEL * len(labels) + 0.8)), 3.2)
+    width = LABEL * len(labels) + 0.8 if len(labels) <= 2 * MOST_LABELS else 12.0
+    figure = _figure(max(4.0, width), 3.2)
     axes = figure.subplots()
     _tree(axes, found, labels=labels)
     axes.set_ylabel("distance √JS")
@@ -136,16 +140,11 @@ def head_map(page: Document, title: str | None) -> "Figure":
     figure = _figure(5.4, 4.6)
     axes = figure.subplots()
     shown = axes.scatter(places[:, 0], places[:, 1], c=layers, cmap="viridis", s=26, linewidths=0.4, edgecolors="k")
-    if len(found.places) <= MOST_LABELS:
-        for place, (x, y) in zip(found.places, places, strict=True):
-            axes.annotate(
-                place.short, (x, y), (3, 2), textcoords="offset points", fontsize=5, parse_math=False
-            )  # fmt: skip
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[], xlabel=f"the two widest axes, with {100 * kept:.0f} % of the spread")
-    bar = figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("layer")
+    _layers(figure, axes, shown)
     _heading(figure, page, found.title)
+    _names(figure, axes, places, [place.short for place in found.places])
     return figure
 
 
@@ -163,7 +162,8 @@ def changes(comparison: Comparison, page: Document, name: str | None) -> "Figure
     base, tuned, layer = (rows[column].to_numpy(dtype=float) for column in ("base", "tuned", "layer"))
     ends = [float(np.nanmin([base, tuned])), float(np.nanmax([base, tuned]))]
     axes.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
-    colours = _colours(layer)
+    shown = axes.scatter(base, tuned, c=layer, cmap="viridis", s=0)  # the scale of colours
+    colours = np.array(shown.to_rgba(layer))
     axes.scatter(base[sure], tuned[sure], c=colours[sure], s=22, linewidths=0.4, edgecolors="k")
     axes.scatter(
         base[~sure],
@@ -175,7 +175,11 @@ def changes(comparison: Comparison, page: Document, name: str | None) -> "Figure
     )
     axes.set_xlabel(f"{name} in the base")
     axes.set_ylabel(f"{name} in the tuned model")
-    _heading(figure, page, f"filled: q < {SIGNIFICANT}; dark: first layers, bright: last")
+    _layers(figure, axes, shown)
+    _heading(figure, page, f"filled: changed by more than chance (q < {SIGNIFICANT})")
+    most = np.argsort(-np.where(sure, np.abs(tuned - base), -1), kind="stable")[: min(MOST_NAMED, int(sure.sum()))]
+    heads = [f"L{row['layer']} H{row['head']}" for row in rows.iloc[most].to_dict("records")]
+    _names(figure, axes, np.stack([base, tuned], axis=1), heads, most)
     return figure
 
 
@@ -279,15 +283,37 @@ def _tree(axes: "Axes", found: Similarity, labels: list[str] | None) -> None:
 
     paths = drawn(found.merges, no_plot=True)
     for x, y in zip(paths["icoord"], paths["dcoord"], strict=True):
-        axes.plot((np.array(x) - 5) / 10, y, color="0.25", linewidth=0.6)
+        axes.plot((np.array(x) - 5) / 10, y, color="0.25", linewidth=0.6 if len(found.places) < MANY else 0.25)
     axes.set_xlim(-0.5, len(found.places) - 0.5)
     axes.set_ylim(bottom=0)
     shown = labels is not None and len(labels) <= 2 * MOST_LABELS
     axes.set_xticks(range(len(labels or [])) if shown else [], labels if shown else [], rotation=90, fontsize=5)
 
 
-def _colours(layers: NDArray[np.float64]) -> NDArray[np.float64]:
-    import matplotlib
+def _layers(figure: "Figure", axes: "Axes", shown: Any) -> None:
+    """The scale of layers: whole numbers."""
+    from matplotlib.ticker import MaxNLocator
 
-    made: NDArray[np.float64] = matplotlib.colormaps["viridis"](layers / max(1.0, float(layers.max())))
-    return made
+    figure.colorbar(shown, ax=axes, aspect=40, pad=0.02, label="layer", ticks=MaxNLocator(integer=True))
+
+
+def _names(
+    figure: "Figure", axes: "Axes", points: NDArray[np.float64], names: list[str], rows: Any = None
+) -> None:  # fmt: skip
+    """Names beside the points, or beside those of `rows`, where there is room for them."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what is measured now stays where it is
+    inch = 72 / figure.dpi
+    corner = axes.get_window_extent()
+    at = (axes.transData.transform(points) - [corner.x0, corner.y0]) * inch
+    rows = np.arange(len(points)) if rows is None else rows
+    others = np.setdiff1d(np.arange(len(points)), rows)
+    at = np.concatenate([at[rows], at[others]])
+    room = (corner.width * inch, corner.height * inch)
+    spots = placed(at, [*names, *[""] * len(others)], NAME, room)[: len(names)]
+    for name, spot in zip(names, spots, strict=True):
+        if spot is not None:
+            axes.annotate(name, spot, xycoords="axes points", fontsize=NAME, va="bottom", parse_math=False)
+    named = sum(spot is not None for spot in spots)
+    if named < len(points) and not len(others):
+        axes.set_xlabel(f"{axes.get_xlabel()}; room for the names of {named} of {len(names)} heads")

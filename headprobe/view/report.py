@@ -19,7 +19,8 @@ def scan_document(report: Report, *, sort: str | None = None, top: int | None = 
     `sort` is a column of the heads table (most redundant first by default), `top` how many heads and pairs are shown
     (None for all). Raises `UsageError` for a column that the report lacks.
     """
-    blocks: list[Block] = [Heading(_title(report)), Paragraph(_summary(report))]
+    summary = _summary(report)
+    blocks: list[Block] = [Heading(_title(report)), *([Paragraph(summary)] if summary else [])]
     blocks.append(heads_table(report, sort, top))
     blocks += _maps(report)
     if len(report.pairs) and pair_columns(report):

@@ -2,15 +2,9 @@
 
 import pytest
 
-from headprobe.audits.explain import explanation, page, rule_of
+from headprobe.audits.explain import explanation, rule_of
 from headprobe.audits.rules import RULES
 from headprobe.errors import UsageError
-from tests.conftest import ROOT
-
-
-def test_page_is_what_the_rules_say() -> None:
-    written = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
-    assert written == page(), "write docs/rules.md anew from headprobe.audits.explain.page()"
 
 
 @pytest.mark.parametrize("code", RULES)

@@ -126,12 +126,12 @@ def test_a_click_on_the_curve_is_a_number_of_groups(shown: Shown) -> None:
 def test_a_card_says_what_the_head_is_for_and_whom_it_is_like(browser: Browser, folder: Path) -> None:
     shown = show(browser, folder, "tiny-llama", hash="#layer-2-head-1")
     card = shown.text("#card")
-    assert "one of 2 heads of the layer 2 that attend alike, which layer 2 head 0 stands for" in card
+    assert "one of 2 heads of layer 2 that attend alike, which layer 2 head 0 stands for" in card
     assert "What it does, beyond chance" in card
     types = scanned().types
     mine = types[(types["layer"] == 2) & (types["head"] == 1)]
     scores = mine[[one.score for one in TYPES if one.score in mine]].iloc[0].astype("float64")
-    assert f"{scores.idxmax()}\n{scores.max():.2f}" in card.replace("\n\n", "\n")
+    assert f"{str(scores.idxmax()).replace('_', ' ')}\n{scores.max():.2f}" in card.replace("\n\n", "\n")
     shown.page.context.close()
 
 
@@ -153,5 +153,5 @@ def test_a_head_like_the_one_that_stands_for_it_does_not_stand_for_itself() -> N
     found = replace(found, pairs=found.pairs.assign(js=[0.0, 0.3, 0.3, 0.3, 0.3, 0.1]))
     found = replace(found, groups=group_table(found))
     marks = group_marks(found, places(found))
-    assert marks[0] == ("one of 2 heads of the layer 0 that attend alike, which it stands for",)
-    assert marks[1] == ("one of 2 heads of the layer 0 that attend alike, which layer 0 head 0 stands for",)
+    assert marks[0] == ("one of 2 heads of layer 0 that attend alike, which it stands for",)
+    assert marks[1] == ("one of 2 heads of layer 0 that attend alike, which layer 0 head 0 stands for",)

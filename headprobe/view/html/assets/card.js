@@ -48,7 +48,7 @@ const types = (heads, at) => {
   if (!shown.length) return [];
   shown.sort((a, b) => b.values[at] - a.values[at]);
   const list = make("dl", {}, shown.slice(0, MOST_TYPES).flatMap((measure) => [
-    make("dt", { text: measure.name.replace(/ \(type\)$/, ""), title: measure.about }),
+    make("dt", { text: measure.name.replace(/ \(type\)$/, "").replaceAll("_", " "), title: measure.about }),
     make("dd", { text: measure.values[at].toFixed(2) }), make("dd", {}, [bar(measure.values[at], null)]),
   ]));
   return [make("h3", { text: "What it does, beyond chance" }), list];
