@@ -223,12 +223,17 @@ def test_without_a_script_everything_can_be_read(browser: Browser, folder: Path)
     shown.page.context.close()
 
 
-def test_paper_has_no_controls(shown: Shown) -> None:
+@pytest.mark.parametrize("name", ["tiny-bart", "tiny-llama", "comparison", "audit", "large"])
+def test_paper_is_white_and_has_no_controls(browser: Browser, folder: Path, name: str) -> None:
+    shown = show(browser, folder, name, color_scheme="dark")
     shown.page.emulate_media(media="print")
-    assert shown.page.locator(".bar:visible, .controls:visible, input:visible").count() == 0
-    assert shown.page.locator("#numbers .scroll").evaluate("e => e.scrollHeight <= e.clientHeight + 1")
+    assert shown.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert shown.page.locator(".bar:visible, .controls:visible, input:visible, .groups:visible").count() == 0
+    for scroll in shown.page.locator(".scroll").all():
+        assert scroll.evaluate("e => e.scrollHeight <= e.clientHeight + 1")
     shown.page.set_viewport_size({"width": 718, "height": 1000})  # A4 between its margins
     assert shown.page.evaluate("document.documentElement.scrollWidth") == 718
+    shown.page.context.close()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headprobe.comparison import Comparison, compare_reports
+from headprobe.groups import group_table
 from headprobe.view.document import Document, Examples, Heading, Place, Strip, Summary
 from headprobe.view.html import page
 from headprobe.view.pages.scan import scan_page
@@ -96,7 +97,9 @@ def full_of(text: str) -> Document:
         for name in ("heads", "layers")
     }
     tables["heads"] = tables["heads"].assign(label=_whole(text), plugged=0.5).rename(columns={"plugged": _whole(text)})
-    found = replace(found, provenance=provenance, notes=(text,), **tables)
+    types = tables["heads"][["site", "path", "kind", "layer", "head"]].assign(type=_whole(text) or "", value=0.9)
+    found = replace(found, provenance=provenance, notes=(text,), types=types, **tables)
+    found = replace(found, groups=group_table(found))
     strip = Strip(Place(0, 0, 0), (text, "b"), ((1.0, 0.0), (0.5, 0.5)), text)
     other = replace(strip, keys=("a", text))
     return scan_page(found, examples=Examples((strip, other), ((strip, other),), text))
