@@ -175,6 +175,13 @@ OUTPUT_DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def written(help: str, panel: str | None = None) -> Any:  # noqa: A002  # as typer calls it
+    """The option -o of a command that writes other files than those of data."""
+    return typer.Option(
+        "--output", "-o", help=help, metavar="PATH", rich_help_panel=panel, show_envvar=False, show_default=False
+    )
+
+
 def accepting(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the named options, passed on as keyword arguments.
 

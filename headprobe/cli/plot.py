@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from headprobe.cli.options import accepting
-from headprobe.cli.show import check_output_options, say
+from headprobe.cli.options import accepting, written
+from headprobe.cli.show import check_are_files, check_output_options, say
 from headprobe.errors import UsageError, nearest
 
 KINDS = ("heatmap", "matrix", "dendrogram", "map", "compare")
@@ -29,17 +29,7 @@ def plot(
         str | None,
         Option("--part", "-p", help='Which heads, like "layer 3"; default: all that were compared.', show_envvar=False),
     ] = None,
-    output: Annotated[
-        list[str] | None,
-        Option(
-            "--output",
-            "-o",
-            help="Write .png, .svg or .pdf. Repeatable.",
-            metavar="PATH",
-            show_envvar=False,
-            show_default=False,
-        ),
-    ] = None,
+    output: Annotated[list[str] | None, written("Write .png, .svg or .pdf. Repeatable.")] = None,
     **options: Any,
 ) -> None:
     """Draw a saved result for a paper or a slide. Without -o heat maps are shown here.
@@ -79,9 +69,7 @@ def _check(kind: str, paths: list[Path]) -> None:
     from headprobe.view.plots import need_matplotlib
 
     check_output_options({"format": "table", "top": None, "output": [str(path) for path in paths]}, suffixes=PICTURES)
-    for path in paths:
-        if not path.suffix:
-            raise UsageError("E-FORMAT", f"-o {path}: a plot is one file", "Give it .png, .svg or .pdf.")
+    check_are_files(paths, "plot", PICTURES)
     if paths:
         need_matplotlib()
     elif kind not in IN_WORDS:

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from headprobe.cli.options import accepting
-from headprobe.cli.show import check_output_options, say, top
-from headprobe.errors import UsageError
+from headprobe.cli.options import accepting, written
+from headprobe.cli.show import check_are_files, check_output_options, say, top
 
 FORMATS = ("table", "markdown", "html")
 PAGES = (".html", ".md")
@@ -21,18 +20,7 @@ def report(
         list[str],
         typer.Argument(metavar="REPORT", help="What scan, compare or audit saved: a .json file or a folder."),
     ],
-    output: Annotated[
-        list[str] | None,
-        Option(
-            "--output",
-            "-o",
-            help="Write .html (a page) or .md. Repeatable.",
-            metavar="PATH",
-            rich_help_panel="Output",
-            show_envvar=False,
-            show_default=False,
-        ),
-    ] = None,
+    output: Annotated[list[str] | None, written("Write .html (a page) or .md. Repeatable.", "Output")] = None,
     format: Annotated[  # noqa: A002  # the option's name
         str,
         Option(
@@ -69,9 +57,7 @@ def report(
     """
     options = {**options, "output": output or (), "format": format}
     check_output_options(options, FORMATS, PAGES)
-    for path in options["output"]:
-        if not Path(path).suffix:
-            raise UsageError("E-FORMAT", f"-o {path}: a page is one file", "Give it .html or .md.")
+    check_are_files(options["output"], "page", PAGES)
     from headprobe.view.saved import load_result, page_bytes, page_of
     from headprobe.write.atomic import atomic_write
 

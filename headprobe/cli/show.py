@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,14 @@ def check_output_options(
                 "E-OUTPUT", f'-o "{path}" is no path', "For standard output there is --format json or csv."
             )
         check_output(Path(path), suffixes)
+
+
+def check_are_files(paths: Iterable[str | Path], what: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse a path without a suffix, which would be a folder, where a page or a plot is one file."""
+    for path in map(Path, paths):
+        if not path.suffix:
+            known = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+            raise UsageError("E-FORMAT", f"-o {path}: a {what} is one file", f"Give it {known}.")
 
 
 def is_report(name: str) -> bool:

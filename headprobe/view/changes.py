@@ -7,6 +7,7 @@ import pandas as pd
 
 from headprobe.comparison import Comparison
 from headprobe.view.document import Place, TableColumn
+from headprobe.view.places import stack_names
 
 SIGNIFICANT = 0.05  # of q: so many of a quantity's discoveries are false on average
 STILL = 1e-6  # nats of JS: rounding
@@ -25,10 +26,8 @@ class Places:
     def of(cls, comparison: Comparison) -> Self:
         """The sites of a comparison."""
         sites = comparison.heads.drop_duplicates("site")
-        several = sites["tower"].groupby(sites["kind"]).transform("nunique") > 1
-        towers = sites["tower"].where(sites["tower"] != "", "model") + " " + sites["kind"]
-        stacks = sites["kind"].where(~several, towers)
-        return cls(dict(zip(sites["site"], stacks, strict=True)), dict(zip(sites["site"], sites["layer"], strict=True)))
+        names = zip(sites["site"], stack_names(sites), strict=True)
+        return cls(dict(names), dict(zip(sites["site"], sites["layer"], strict=True)))
 
     @property
     def several(self) -> bool:
@@ -117,11 +116,11 @@ def said_once(heads: pd.DataFrame) -> pd.DataFrame:
 def _most_of_all(comparison: Comparison, places: Places, changed: pd.DataFrame) -> str:
     counts = changed.groupby("site").size()
     total = comparison.heads.groupby("site")["head"].nunique()
-    if len(total) == 1:
+    shares = counts.reindex(total.index, fill_value=0) / total
+    if shares.nunique() == 1:
         return ""
-    site = int((counts / total.reindex(counts.index)).to_numpy().argmax())
-    name, count = int(counts.index[site]), counts.iloc[site]
-    return f", most in {places.words(name)} ({count} of {total.loc[name]})"
+    site = int(shares.index[int(shares.to_numpy().argmax())])
+    return f", most in {places.words(site)} ({counts.loc[site]} of {total.loc[site]})"
 
 
 def _moved(comparison: Comparison, places: Places) -> str:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:  # a table of metrics is shown without numpy
     from numpy.typing import NDArray
 
 
+Layer = tuple[int, int]  # its site and its number
+
+
 @dataclass(frozen=True)
 class Heading:
     """A title."""
@@ -162,6 +165,13 @@ class Heads:
     notable: tuple[tuple[tuple[int, float], ...], ...] = ()
     notable_by: str = ""
     about: str = ""
+
+    def stacks(self) -> dict[str, dict[Layer, dict[int, int]]]:
+        """By stack, then (site, layer), then head: where in `places` it is."""
+        found: dict[str, dict[Layer, dict[int, int]]] = {}
+        for i, place in enumerate(self.places):
+            found.setdefault(place.stack, {}).setdefault((place.site, place.layer), {})[place.head] = i
+        return found
 
 
 @dataclass(frozen=True, eq=False)

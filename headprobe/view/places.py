@@ -13,11 +13,16 @@ Places = dict[tuple[int, int], Place]  # by site and head
 
 def stacks(report: Report) -> "pd.Series[Any]":
     """By site the name of its stack: the kind of attention, or the tower too where several have that kind."""
-    layers = report.layers.set_index("site")
-    towers = layers["tower"] if "tower" in layers else layers["kind"].map(lambda kind: "")
-    several = towers.groupby(layers["kind"]).transform("nunique") > 1
-    named = towers.where(towers != "", "model").map(_short) + " " + layers["kind"]
-    return layers["kind"].where(~several, named)
+    return stack_names(report.layers)
+
+
+def stack_names(sites: pd.DataFrame) -> "pd.Series[Any]":
+    """The same from a table with a row a site, which has its `kind` and maybe its `tower`."""
+    sites = sites.set_index("site")
+    towers = sites["tower"] if "tower" in sites else sites["kind"].map(lambda kind: "")
+    several = towers.groupby(sites["kind"]).transform("nunique") > 1
+    named = towers.where(towers != "", "model").map(_short) + " " + sites["kind"]
+    return sites["kind"].where(~several, named)
 
 
 def _short(name: str) -> str:

@@ -34,13 +34,12 @@ def plain(document: Document) -> tuple[Simple, ...]:
 
 def grids(heads: Heads, measure: Measure) -> list[Grid]:
     """A measure as layers × heads, a grid for each stack."""
-    by_stack: dict[str, dict[tuple[int, int], dict[int, float | None]]] = {}
-    for place, value in zip(heads.places, measure.values, strict=True):
-        by_stack.setdefault(place.stack, {}).setdefault((place.site, place.layer), {})[place.head] = value
     made = []
-    for stack, layers in by_stack.items():
+    for stack, layers in heads.stacks().items():
         columns = range(1 + max(head for row in layers.values() for head in row))
-        values = tuple(tuple(row.get(head) for head in columns) for row in layers.values())
+        values = tuple(
+            tuple(measure.values[row[head]] if head in row else None for head in columns) for row in layers.values()
+        )
         title = f"{measure.name} of every head" + (f", {stack} attention" if stack else "")
         labels = tuple(f"L{layer}" for _, layer in layers)
         made.append(Grid(title, labels, tuple(f"H{head}" for head in columns), values, measure.low, measure.high))

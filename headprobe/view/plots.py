@@ -36,6 +36,8 @@ STYLE: Any = {  # whose type is a list of every setting that there is
     "font.size": 8, "axes.titlesize": 9, "axes.linewidth": 0.6, "svg.fonttype": "path", "svg.hashsalt": "headprobe",
     "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
+PAIRS_HINT = "Give a scan that has pairs (--pairs layer or model), or plot another kind."
+HEADS_HINT = "Give a scan or a comparison: an audit has none."
 QUANTITIES = {
     "js": "JS in nats", "cos": "cosine", "bc": "Bhattacharyya coefficient", "cka": "linear CKA of outputs",
     "cka_unbiased": "unbiased linear CKA of outputs", "ocos": "cosine of what is written",
@@ -69,7 +71,7 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
 @styled
 def heatmap(page: Document, name: str | None) -> "Figure":
     """Layers × heads of a measure, the page's first one by default; `UsageError` for one that it lacks."""
-    heads = _block(page, Heads, "measures of heads")
+    heads = _block(page, Heads, "measures of heads", HEADS_HINT)
     chosen = find_measure(heads, name)
     found = grids(heads, chosen)
     rows = sum(len(grid.rows) for grid in found)
@@ -186,7 +188,7 @@ def changes(comparison: Comparison, page: Document, name: str | None) -> "Figure
 def shown_here(kind: str, page: Document, name: str | None, title: str | None) -> Document:
     """A heatmap or a matrix as numbers, for a terminal."""
     if kind == "heatmap":
-        heads = _block(page, Heads, "measures of heads")
+        heads = _block(page, Heads, "measures of heads", HEADS_HINT)
         return tuple(grids(heads, find_measure(heads, name)))
     found = _similarity(page, title)
     chosen = _quantity(found, name)
@@ -218,15 +220,15 @@ def find_measure(heads: Heads, name: str | None) -> Measure:
 # --- parts of pictures ------------------------------------------------------------------------------------------
 
 
-def _block(page: Document, kind: type[Any], what: str) -> Any:
+def _block(page: Document, kind: type[Any], what: str, hint: str) -> Any:
     found = next((block for block in page if isinstance(block, kind)), None)
     if found is None:
-        raise UsageError("E-PLOT", f"there are no {what} to plot", "Scan with --pairs, or plot another kind.")
+        raise UsageError("E-PLOT", f"there are no {what} to plot", hint)
     return found
 
 
 def _similarity(page: Document, title: str | None) -> Similarity:
-    choices: tuple[Similarity, ...] = _block(page, Similarities, "pairs of heads").choices
+    choices: tuple[Similarity, ...] = _block(page, Similarities, "pairs of heads", PAIRS_HINT).choices
     by_title = {choice.title.lower(): choice for choice in choices}
     if title is not None and title.lower() not in by_title:
         raise UsageError("E-LAYERS", f'no heads of "{title}" were compared', nearest(title.lower(), by_title))

@@ -6,10 +6,12 @@ import pandas as pd
 
 from headprobe.groups import NEAR_COPY
 from headprobe.report import Report
-from headprobe.view.document import Block, Document, Grid, Heading, Paragraph
+from headprobe.view.document import Block, Document, Grid, Heading, Heads, Measure, Paragraph
 from headprobe.view.groups import group_blocks
+from headprobe.view.likeness import least_diverse, near_copies
 from headprobe.view.null import null_blocks
-from headprobe.view.places import layer_words, stacks
+from headprobe.view.places import places, stacks
+from headprobe.view.plain import grids
 from headprobe.view.tables import heads_table, layers_table, pair_columns, pairs_table
 
 
@@ -81,16 +83,14 @@ def _title(report: Report) -> str:
 def _summary(report: Report) -> str:
     sentences = []
     heads, layers = report.heads, report.layers
-    if "nearest_js" in heads and heads["nearest_js"].notna().any():
-        near = int((heads["nearest_js"] < NEAR_COPY).sum())
+    near, least = near_copies(report), least_diverse(report)
+    if near is not None:
         sentences.append(f"{near} of {len(heads)} heads nearly repeat another head (JS below {NEAR_COPY} nats).")
-    if "effective_heads" in layers and layers["effective_heads"].notna().any():
-        share = layers["effective_heads"] / layers["heads"]
-        least = layers[share == share.min()].iloc[0]
+    if least is not None:
         sentences.append(
-            f"The {least['heads']} heads of {layer_words(report, least)} act like {least['effective_heads']:.1f}"
-            " different ones, the fewest of any layer; over all layers the mean is"
-            f" {layers['effective_heads'].mean():.1f} of {layers['heads'].mean():.3g}."
+            f"The {least.heads} heads of {least.where} act like {least.effective:.1f} different ones, the fewest of any"
+            f" layer; over all layers the mean is {layers['effective_heads'].mean():.1f} of"
+            f" {layers['heads'].mean():.3g}."
         )
     if "rcos" in heads and heads["rcos"].notna().any():
         sentences.append(_rcos_sentence(report))
@@ -118,19 +118,7 @@ def _maps(report: Report) -> list[Block]:
     metric = next((name for name in ("rcos", "js_mean", "entropy_norm") if name in heads), None)
     if metric is None:
         return []
-    maps: list[Block] = []
-    kinds = stacks(report)
-    for stack, part in heads.groupby(heads["site"].map(kinds), sort=False):
-        columns = range(int(part["head"].max()) + 1)
-        by_site = {site: rows.set_index("head")[metric] for site, rows in part.groupby("site")}
-        layers = part.drop_duplicates("site")
-        values = tuple(tuple(_value(by_site[site].get(head)) for head in columns) for site in layers["site"])
-        high = 1.0 if metric != "js_mean" else math.log(2)
-        title = f"{metric} of every head" + (f", {stack} attention" if kinds.nunique() > 1 else "")
-        labels = tuple(f"L{layer}" for layer in layers["layer"])
-        maps.append(Grid(title, labels, tuple(f"H{head}" for head in columns), values, 0.0, high))
-    return maps
-
-
-def _value(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
+    values = tuple(None if math.isnan(value) else float(value) for value in heads[metric].astype("float64"))
+    most = math.log(2) if metric == "js_mean" else 1.0
+    measure = Measure(metric, values, 0.0, most)
+    return list(grids(Heads(tuple(places(report).values()), (measure,)), measure))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from headprobe.view.colours import SEQUENTIAL, SIGNED, STEPS, step
-from headprobe.view.document import Heads, Measure, Place
+from headprobe.view.document import Heads, Layer, Measure, Place
 from headprobe.view.html.pictures import CLEAR, Indices, indices, png
 from headprobe.view.html.widths import width_class
 
@@ -17,7 +17,7 @@ def heads_part(heads: Heads, prefix: str) -> dict[str, Any]:
     """The maps of the first measure, one a stack, and what there is to choose."""
     first = heads.measures[0]
     return {
-        "maps": [_map(stack, rows, heads, first, prefix) for stack, rows in _stacks(heads).items()],
+        "maps": [_map(stack, rows, heads, first, prefix) for stack, rows in heads.stacks().items()],
         "first": first,
         "about": heads.about,
         "families": _families(heads.measures),
@@ -55,16 +55,8 @@ def in_cell(value: float | None, measure: Measure) -> str:
     return f"{value:.1f}" if len(text) > 5 and decimals else text
 
 
-def _stacks(heads: Heads) -> dict[str, dict[tuple[int, int], dict[int, int]]]:
-    """By stack, then (site, layer), then head: where in `heads.places` it is."""
-    found: dict[str, dict[tuple[int, int], dict[int, int]]] = {}
-    for i, place in enumerate(heads.places):
-        found.setdefault(place.stack, {}).setdefault((place.site, place.layer), {})[place.head] = i
-    return found
-
-
 def _map(
-    stack: str, layers: dict[tuple[int, int], dict[int, int]], heads: Heads, measure: Measure, prefix: str
+    stack: str, layers: dict[Layer, dict[int, int]], heads: Heads, measure: Measure, prefix: str
 ) -> dict[str, Any]:
     columns = range(1 + max(head for row in layers.values() for head in row))
     rows = []
@@ -102,7 +94,7 @@ def _families(measures: tuple[Measure, ...]) -> list[tuple[str, list[tuple[int, 
 
 def _thumb(heads: Heads, measure: Measure) -> dict[str, Any]:
     """A measure as a picture of a few bytes, with its words for whoever does not see it."""
-    stacks = _stacks(heads)
+    stacks = heads.stacks()
     width = max(1 + max(head for row in layers.values() for head in row) for layers in stacks.values())
     bands: list[Indices] = []
     for layers in stacks.values():

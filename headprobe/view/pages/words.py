@@ -3,10 +3,9 @@
 import shlex
 from pathlib import PurePosixPath, PureWindowsPath
 
-from headprobe.groups import NEAR_COPY
 from headprobe.report import Report
 from headprobe.view.document import Step, Summary
-from headprobe.view.places import layer_words
+from headprobe.view.likeness import least_diverse, near_copies
 
 FEW = 32  # sequences: with fewer the twenty most similar pairs change by a tenth when the texts do
 LOOKS = {
@@ -38,14 +37,6 @@ def compared_across(report: Report) -> bool:
     return bool(len(pairs)) and bool((pairs["site_a"] != pairs["site_b"]).any())
 
 
-def near_copies(report: Report) -> int | None:
-    """How many heads nearly repeat another one; None where that was not measured."""
-    heads = report.heads
-    if "nearest_js" not in heads or heads["nearest_js"].isna().all():
-        return None
-    return int((heads["nearest_js"] < NEAR_COPY).sum())
-
-
 def _watched(report: Report) -> str:
     corpus = report.provenance.corpus
     heads, layers = len(report.heads), len(report.layers)
@@ -60,19 +51,17 @@ def _watched(report: Report) -> str:
 
 
 def _repeats(report: Report) -> str:
-    near, layers = near_copies(report), report.layers
+    near, least = near_copies(report), least_diverse(report)
     where = "in the whole model" if compared_across(report) else "in their layer"
     parts = []
     if near is not None:
         none = "No head nearly repeats another one" if near == 0 else ""
         some = f"{near} of {len(report.heads)} heads nearly {'repeats' if near == 1 else 'repeat'} another one"
         parts.append(f"{none or some} {where}")
-    if "effective_heads" in layers and layers["effective_heads"].notna().any():
-        share = layers["effective_heads"] / layers["heads"]
-        least = layers[share == share.min()].iloc[0]
+    if least is not None:
         parts.append(
-            f"{'the' if parts else 'The'} {least['heads']} heads of {layer_words(report, least)} act like"
-            f" {least['effective_heads']:.1f} different ones, the fewest of any layer"
+            f"{'the' if parts else 'The'} {least.heads} heads of {least.where} act like {least.effective:.1f} different"
+            " ones, the fewest of any layer"
         )
     return f"{'; '.join(parts)}." if parts else ""
 
