@@ -20,7 +20,7 @@ const matrix = (article) => {
   const palette = article.data.colours.s.map(channels);
   const unpacked = new Map();
   const shown = { names: [], values: null, at: [0, 0] };
-  let regroup = null;
+  let [regroup, turn] = [null, 0];
 
   const bytesOf = (choice, name) => {
     const key = `${choice} ${name}`;
@@ -83,8 +83,11 @@ const matrix = (article) => {
       option.disabled = !(option.value in from.packed);
     }
     if (quantity.selectedOptions[0].disabled) quantity.selectedIndex = 0;
-    shown.values = await look(number, quantity.value);
-    shown.names = choice.names;
+    canvas.setAttribute("aria-busy", "true");
+    const mine = ++turn;
+    const [values, alike] = await Promise.all([look(number, quantity.value), look(number, quantity.options[0].value)]);
+    if (mine !== turn) return; // somebody chose again
+    Object.assign(shown, { values, names: choice.names });
     paint();
     const size = shown.names.length;
     const tree = one(box, ".tree");
@@ -94,11 +97,12 @@ const matrix = (article) => {
     const few = size <= MOST_LABELS;
     labels.classList.toggle("many", size > 20);
     labels.replaceChildren(...(few ? shown.names.map((_, i) => make("li", { text: brief(i) })) : []));
-    regroup(choice, await look(number, quantity.options[0].value));
+    regroup(choice, alike);
     cross.hidden = true;
     readout.textContent = "Point at a cell, or use the arrow keys, to read it. Enter shows the head.";
     canvas.setAttribute("aria-label", `${choice.title}: ${quantity.value} of ${size} heads. Arrow keys move, Enter shows the row's head.`);
     for (const button of all(box, ".thumbs button")) button.setAttribute("aria-pressed", String(Number(button.dataset.scope) === number));
+    canvas.removeAttribute("aria-busy");
   };
   const brief = (i) => {
     const at = article.index.get(article.data.prefix + shown.names[i]);
