@@ -179,8 +179,8 @@ class Similarity:
     """How alike heads are: a matrix [head, head] for each quantity, of `places` in the order of their tree.
 
     `merges` is the tree in SciPy's form over the same heads. Quantities are distances (0 is the same) or similarities
-    (1 is the same), `distances` names the first; `signed` those whose scale begins at -1. `silhouettes` are the means of
-    the tree cut into 2, 3, … groups, empty where there is nothing to cut.
+    (1 is the same), `distances` names the first; `signed` those whose scale begins at -1. `silhouettes` are the means
+    of the tree cut into 2, 3, … groups, empty where there is nothing to cut.
     """
 
     title: str

@@ -16,7 +16,7 @@ from headprobe.errors import EnvironmentFailure, UsageError, nearest, printable
 from headprobe.grouping import scaled
 from headprobe.view.changes import SIGNIFICANT
 from headprobe.view.document import Document, Heading, Heads, Measure, Similarities, Similarity
-from headprobe.view.labels import placed
+from headprobe.view.labels import name_points
 from headprobe.view.plain import grids, matrix_grid
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ CELL = 0.34  # inches
 MOST_NUMBERS = 20  # columns: numbers don't fit into the cells of a wider map
 MOST_LABELS = 80  # heads of a matrix or a tree
 LABEL = 0.13  # inches
-NAME = 5.5  # points
 MOST_NAMED = 8  # heads that changed
 MANY = 150  # heads, from which on lines are thin
 STYLE: Any = {  # whose type is a list of every setting that there is
@@ -146,7 +145,7 @@ def head_map(page: Document, title: str | None) -> "Figure":
     axes.set(xticks=[], yticks=[], xlabel=f"the two widest axes, with {100 * kept:.0f} % of the spread")
     _layers(figure, axes, shown)
     _heading(figure, page, found.title)
-    _names(figure, axes, places, [place.short for place in found.places])
+    name_points(figure, axes, places, [place.short for place in found.places])
     return figure
 
 
@@ -181,7 +180,7 @@ def changes(comparison: Comparison, page: Document, name: str | None) -> "Figure
     _heading(figure, page, f"filled: changed by more than chance (q < {SIGNIFICANT})")
     most = np.argsort(-np.where(sure, np.abs(tuned - base), -1), kind="stable")[: min(MOST_NAMED, int(sure.sum()))]
     heads = [f"L{row['layer']} H{row['head']}" for row in rows.iloc[most].to_dict("records")]
-    _names(figure, axes, np.stack([base, tuned], axis=1), heads, most)
+    name_points(figure, axes, np.stack([base, tuned], axis=1), heads, most)
     return figure
 
 
@@ -297,25 +296,3 @@ def _layers(figure: "Figure", axes: "Axes", shown: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     figure.colorbar(shown, ax=axes, aspect=40, pad=0.02, label="layer", ticks=MaxNLocator(integer=True))
-
-
-def _names(
-    figure: "Figure", axes: "Axes", points: NDArray[np.float64], names: list[str], rows: Any = None
-) -> None:  # fmt: skip
-    """Names beside the points, or beside those of `rows`, where there is room for them."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what is measured now stays where it is
-    inch = 72 / figure.dpi
-    corner = axes.get_window_extent()
-    at = (axes.transData.transform(points) - [corner.x0, corner.y0]) * inch
-    rows = np.arange(len(points)) if rows is None else rows
-    others = np.setdiff1d(np.arange(len(points)), rows)
-    at = np.concatenate([at[rows], at[others]])
-    room = (corner.width * inch, corner.height * inch)
-    spots = placed(at, [*names, *[""] * len(others)], NAME, room)[: len(names)]
-    for name, spot in zip(names, spots, strict=True):
-        if spot is not None:
-            axes.annotate(name, spot, xycoords="axes points", fontsize=NAME, va="bottom", parse_math=False)
-    named = sum(spot is not None for spot in spots)
-    if named < len(points) and not len(others):
-        axes.set_xlabel(f"{axes.get_xlabel()}; room for the names of {named} of {len(names)} heads")
