@@ -63,10 +63,10 @@ READ = {
     "bhattacharyya": "Likeness that looks at small weights too. Between cosine and JS; 1 - bc is a squared distance.",
     "cka": "Do two heads hold the same features, whatever they look at? Near 1: one is the other, rotated and scaled,"
     " which the output projection can undo. Low JS with low cka: same places, other content.",
-    "ocos": "Do two heads write the same to the residual stream? Near 1: one could stand in for the other, scaled. Below"
-    " 0: they work against each other.",
-    "norms": "Where does what a head moves come from? Mass that is large in position and small here was on keys of which"
-    " the head takes next to nothing: a rest, not a reading.",
+    "ocos": "Do two heads write the same to the residual stream? Near 1: one could stand in for the other, scaled."
+    " Below 0: they work against each other.",
+    "norms": "Where does what a head moves come from? Mass that is large in position and small here was on keys of"
+    " which the head takes next to nothing: a rest, not a reading.",
     "effective": "How many different heads a layer amounts to. Fresh weights have hardly more than 1: a low number"
     " is only then a loss when the same layer had more before.",
 }
