@@ -23,6 +23,7 @@ from headprobe.errors import InputError, UsageError
 from headprobe.outputs import Unknown
 
 CUT = ("position_bias", "sinks")  # options that have an axis of queries
+POSITIONS = ("position_ids",)  # options that say where queries and keys stood when they were rotated: it is done
 OF_ALL = ("s_aux", "sinks", "cache_position")  # which are the same for all sequences where they have one axis
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -171,7 +172,8 @@ class EagerCall:
     def _reads_keys(self) -> bool:
         """True if an option has an axis of keys that it is not known how to cut."""
         keys = self.key.shape[2]
-        others = [option for name, option in self.options.items() if name not in CUT and isinstance(option, Tensor)]
+        known = (*CUT, *POSITIONS)
+        others = [option for name, option in self.options.items() if name not in known and isinstance(option, Tensor)]
         return any(option.dim() >= 2 and option.shape[-1] == keys for option in others)
 
     def _cut(self, option: Any, first: int, last: int, keys: slice) -> Any:

@@ -22,17 +22,21 @@ class LazyMask(Tensor):
     """A mask [batch, 1, query, key] that is computed where it is needed: `make(queries, keys)` gives a part of it."""
 
     make: Make
+    _last: tuple[tuple[int, ...], Tensor] | None
 
     @staticmethod
     def __new__(cls, make: Make, like: Tensor, shape: tuple[int, ...]) -> "LazyMask":
         """A mask of a shape, with the type and the device of `like`."""
         mask: LazyMask = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
-        mask.make = make
+        mask.make, mask._last = make, None
         return mask
 
     def part(self, queries: slice, keys: slice) -> Tensor:
-        """[batch, 1, query, key] of some queries and keys."""
-        return self.make(queries, keys)
+        """[batch, 1, query, key] of some queries and keys; of the last ones again as it was made for them."""
+        at = queries.start, queries.stop, keys.start, keys.stop
+        if self._last is None or self._last[0] != at:
+            self._last = at, self.make(queries, keys)
+        return self._last[1]
 
     def whole(self) -> Tensor:
         """The mask as transformers would have made it."""

@@ -12,6 +12,7 @@ from headprobe import devices
 from headprobe.capture.calls import Anew, Call, Made, Piece
 from headprobe.capture.interface import EagerCall
 from headprobe.capture.masks import Extent
+from headprobe.capture.memory import SMALL
 from headprobe.capture.tiles import make_tile
 from headprobe.capture.validate import validate
 from headprobe.devices import Arithmetic
@@ -45,7 +46,7 @@ class Room:
         if separable:
             tiles = -(-batch // max(1, several // (a_row * max(1, queries))))
             sequences = -(-batch // max(1, tiles))
-        most = self.tile if self.whole_sequences else several
+        most = self.tile if self.whole_sequences else min(several, SMALL) if in_cache else several
         return sequences, min(queries, max(1, most // (max(1, sequences) * a_row)))
 
 
@@ -106,10 +107,11 @@ class Shown:
 
     def _parts(self) -> Iterator[tuple[int, int, int | None]]:
         """The rows of the call in tiles: first, last, and how many keys they reach if that is not all."""
-        if self.rows < self._queries:
-            self._observer.blocks.use()
+        batch, heads, _, keys = self._call.shape
         for first in range(0, self._queries, self.rows):
             last = min(first + self.rows, self._queries)
+            if self.rows < self._queries:
+                self._observer.blocks.next(batch * heads * self.rows * keys * FLOAT)
             yield first, last, self._reach(first, last)
 
     def see(self, start: int, probs: Tensor, made: Made | Unknown | None = None) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headprobe import devices
+from headprobe.capture.intervals import Intervals
 from headprobe.capture.lazy import LazyMask
 from headprobe.masks import spans
 
@@ -40,11 +41,12 @@ class Structure:
         self._reach: dict[tuple[int, int], int | None] = {}
         self._cuts: dict[tuple[int, int, int, int], Structure] = {}
 
-    def rows(self, first: int, last: int) -> Tensor:
-        """[row or 1, query or 1, key]: of the queries from `first` to `last`."""
+    def rows(self, first: int, last: int, reach: int | None = None) -> Tensor:
+        """[row or 1, query or 1, key]: of the queries from `first` to `last`, over all keys or the first `reach`."""
+        keys = slice(0, self.shape[2] if reach is None else reach)
         if isinstance(self._seen, LazyMask):
-            return visible(self._seen.part(slice(first, last), slice(0, self.shape[2])))
-        return self._seen if self.shape[1] == 1 else self._seen[:, first:last]
+            return visible(self._seen.part(slice(first, last), keys))
+        return (self._seen if self.shape[1] == 1 else self._seen[:, first:last])[..., keys]
 
     def columns(self, first: int, last: int) -> Tensor:
         """[row or 1, query or 1, key]: of the keys from `first` to `last`."""
@@ -74,8 +76,17 @@ class Structure:
         return self._cuts[part]
 
     @cached_property
+    def _intervals(self) -> Intervals | None:
+        """What says all of a mask that is made anew each time, where two numbers a query do."""
+        if not isinstance(self._seen, LazyMask) or self.is_meta or not devices.at_hand(self._seen):
+            return None
+        return Intervals.of((block for _, block in self.blocks()), self.shape[2])
+
+    @cached_property
     def seen_keys(self) -> Tensor:
         """[row or 1, key] bool: the keys that any query sees."""
+        if self._intervals is not None:
+            return self._intervals.seen_keys
         seen = torch.zeros(self.shape[0], self.shape[2], dtype=torch.bool, device=self.device)
         for _, block in self.blocks():
             seen |= block.any(1)
@@ -84,6 +95,8 @@ class Structure:
     @cached_property
     def seeing(self) -> Tensor:
         """[row or 1, query or 1] bool: the queries that see any key."""
+        if self._intervals is not None:
+            return self._intervals.size > 0
         return torch.cat([block.any(2) for _, block in self.blocks()], 1)
 
     def reach(self, first: int, last: int) -> int | None:
@@ -91,6 +104,8 @@ class Structure:
 
         Told once for all layers that share the mask.
         """
+        if self._intervals is not None:
+            return self._intervals.reach(first, last)
         if not devices.at_hand(self._seen):
             ends = self._ends[first:last]
             return max(ends) if all(ends) else None
@@ -102,6 +117,8 @@ class Structure:
 
     def hides(self, query_mask: Tensor, key_mask: Tensor) -> bool:
         """True if it hides anything but padding. The masks are [row, query] and [row, key] bool."""
+        if self._intervals is not None:
+            return self._intervals.hides(query_mask, key_mask)
         return _any(
             (query_mask[:, rows, None] & key_mask[:, None, :] & ~block).any()
             for rows, block in self.blocks(query_mask.shape[1])
@@ -109,6 +126,8 @@ class Structure:
 
     def follows(self, query_mask: Tensor, key_mask: Tensor) -> bool:
         """True if the keys that a query sees follow each other, padding left out."""
+        if self._intervals is not None:
+            return True
 
         def gaps(rows: slice, block: Tensor) -> Tensor:
             low, high, size = spans(query_mask[:, rows, None] & key_mask[:, None, :] & block, key_mask)
@@ -142,6 +161,9 @@ class Structure:
         not, since what their last tokens do not see does not see them; nor are windows that reach less far forward
         than back.
         """
+        told = None if self._intervals is None else self._intervals.is_one_directional(valid)
+        if told is not None:
+            return told
         followed = valid.flip(-1).cumsum(-1).flip(-1) > 1  # not the last of its sequence
         symmetric, found = True, False
         for rows, block in self.blocks(valid.shape[1]):
@@ -157,7 +179,10 @@ class Structure:
         """The most keys that a query sees, where none sees all that others see: a window or a chunk; else None."""
         if self.is_meta or self.shape[1] == 1:
             return None
-        most = torch.stack([block.sum(-1).amax(-1) for _, block in self.blocks()]).amax(0)
+        if self._intervals is None:
+            most = torch.stack([block.sum(-1).amax(-1) for _, block in self.blocks()]).amax(0)
+        else:
+            most = self._intervals.size.amax(-1)
         return int(most.max()) if bool((most < self.seen_keys.sum(-1)).any()) else None
 
 

@@ -36,7 +36,7 @@ def make_tile(
     # a query's position is its own key's, also where keys of earlier tokens come from a cache
     own = site.kind == "cross" or queries > keys
     query_positions = masks.query_positions if own else key_positions[:, keys - queries :]
-    structure = None if hides is None else of_sequences(hides.rows(rows.start, rows.stop), part)[..., :reached]
+    structure = None if hides is None else of_sequences(hides.rows(rows.start, rows.stop, reached), part)
     key_mask, key_positions = key_mask[:, :reached], key_positions[:, :reached]
     if site.sink:
         rest = 1 - probs.sum(-1, keepdim=True, dtype=torch.float64)

@@ -1,0 +1,84 @@
+"""Masks under which each query sees keys that follow each other: two numbers a query say all of them.
+
+Full, causal, sliding and chunked masks are such. Of a long text that is what can be held: the mask itself is made again
+for every question that is asked of it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from headprobe.masks import spans
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """[row or 1, query] int64 each: the first key that a query sees, and one after the last; equal if it sees none."""
+
+    low: Tensor
+    high: Tensor
+    keys: int
+
+    @classmethod
+    def of(cls, blocks: Iterable[Tensor], keys: int) -> "Intervals | None":
+        """From a mask's rows [row or 1, query, key] bool, some after the others; None where a query skips a key."""
+        low, high = [], []
+        for block in blocks:
+            first, last, size = spans(block, torch.ones(1, keys, dtype=torch.bool).expand(len(block), keys))
+            if not torch.equal(last - first, size):
+                return None
+            low.append(first)
+            high.append(last)
+        return cls(torch.cat(low, 1), torch.cat(high, 1), keys)
+
+    @cached_property
+    def size(self) -> Tensor:
+        """[row or 1, query]: how many keys a query sees."""
+        return self.high - self.low
+
+    @cached_property
+    def seen_keys(self) -> Tensor:
+        """[row or 1, key] bool: the keys that any query sees."""
+        steps = torch.zeros(len(self.low), self.keys + 1, dtype=torch.long)
+        one = torch.ones_like(self.low)
+        steps.scatter_add_(1, self.low, one).scatter_add_(1, self.high, -one)
+        return steps[:, : self.keys].cumsum(1) > 0
+
+    def hides(self, query_mask: Tensor, key_mask: Tensor) -> bool:
+        """True if it hides a key from a query of the masks [row, query] and [row, key] bool."""
+        before = _before(key_mask)
+        low, high = self._rows(len(query_mask), query_mask.shape[1])
+        seen = before.gather(1, high) - before.gather(1, low)
+        return bool((query_mask & (seen < before[:, -1:])).any())
+
+    def reach(self, first: int, last: int) -> int | None:
+        """One more than the last key that any query from `first` to `last` sees; None if one of them sees nothing."""
+        if bool((self.size[:, first:last] == 0).any()):
+            return None
+        return int(self.high[:, first:last].max())
+
+    def is_one_directional(self, valid: Tensor) -> bool | None:
+        """As `Structure.one_directional`, where a look at the ends of what each query sees is enough to tell."""
+        count = valid.shape[1]
+        low, high = self._rows(len(valid), count)
+        before, place = _before(valid), torch.arange(count)
+        later = before.gather(1, high) - before.gather(1, high.minimum((place + 1).maximum(low)))
+        followed = before[:, -1:] - before[:, 1:] > 0
+        if not bool((valid & followed & (later == 0)).any()):
+            return False
+        sees = valid & (before.gather(1, high) > before.gather(1, low))
+        following = place.where(valid, count).flip(1).cummin(1).values.flip(1)  # the next valid one, itself included
+        first = following.gather(1, low.clamp(max=count - 1)).clamp(max=count - 1)
+        unseen = (place < low.gather(1, first)) | (place >= high.gather(1, first))
+        return True if bool((sees & unseen).any()) else None
+
+    def _rows(self, rows: int, queries: int) -> tuple[Tensor, Tensor]:
+        return self.low.expand(rows, queries), self.high.expand(rows, queries)
+
+
+def _before(mask: Tensor) -> Tensor:
+    """[row, key + 1]: how many of a mask's keys come before each, and of all."""
+    return torch.nn.functional.pad(mask.long().cumsum(-1), (1, 0))
