@@ -41,15 +41,18 @@ def pairs(settings: Settings) -> list[Row]:
             ours = {"one": partial(observed, maps, names, one), "two": partial(observed, maps, names, two)}
             return ours | {"theirs": theirs}
 
-        js = alternate(works(("js",), partial(js_distances, loops)), settings.repeats)
-        rest = alternate(works(REST, partial(kl_bhattacharyya_cosine, loops)), settings.repeats)
-    published = "published loop, float32 maps"
-    rows = [
-        _faster("JS of 144 heads, 128 × 128, two threads", published, js, "two", "≥ 60", "120"),
-        _faster("JS of 144 heads, 128 × 128, one thread", published, js, "one"),
-        _faster("KL, BC, cosine of 144 heads, two threads", "numpy loops, float32 maps", rest, "two", "≥ 100", "300"),
-        _faster("KL, BC, cosine of 144 heads, one thread", "numpy loops, float32 maps", rest, "one"),
-    ]
+        rows = []
+        for dtype in ("float64", "float32"):
+            given = loops.astype(dtype)
+            js = alternate(works(("js",), partial(js_distances, given)), settings.repeats)
+            rest = alternate(works(REST, partial(kl_bhattacharyya_cosine, given)), settings.repeats)
+            published, numpy = f"published loop, {dtype} maps", f"numpy loops, {dtype} maps"
+            rows += [
+                _faster("JS of 144 heads, 128 × 128, two threads", published, js, "two", "≥ 60", "120"),
+                _faster("JS of 144 heads, 128 × 128, one thread", published, js, "one"),
+                _faster("KL, BC, cosine of 144 heads, two threads", numpy, rest, "two", "≥ 100", "300"),
+                _faster("KL, BC, cosine of 144 heads, one thread", numpy, rest, "one"),
+            ]
     if settings.quick:
         return rows
     stored = [seconds(partial(js_distances, loops.astype("float16")))] * len(js["two"])  # once: it takes a minute

@@ -23,6 +23,7 @@ class Kernels(NamedTuple):
     """The modules of compiled loops."""
 
     rows: ModuleType
+    products: ModuleType
     grams: ModuleType
     places: ModuleType
 
@@ -33,11 +34,15 @@ def kernels() -> Kernels | None:
     try:
         from numba import config
 
-        from headprobe.metrics import gram_kernels, place_kernels
+        from headprobe.metrics import gram_kernels, place_kernels, product_kernels
         from headprobe.metrics import kernels as row_kernels
     except ImportError:
         return None
-    return None if getattr(config, "DISABLE_JIT", False) else Kernels(row_kernels, gram_kernels, place_kernels)
+    return (
+        None
+        if getattr(config, "DISABLE_JIT", False)
+        else Kernels(row_kernels, product_kernels, gram_kernels, place_kernels)
+    )
 
 
 SIDE = 128  # rows of a block of M1's Gram
@@ -59,7 +64,7 @@ class Loops:
         import numpy as np
         import torch
 
-        self._loops, self._grams, self._places = compiled
+        self._loops, self._products, self._grams, self._places = compiled
         self._tile = tile = rows.tile
         self.rows = rows
         batch, heads, _, keys = tile.probs.shape
@@ -125,7 +130,7 @@ class Loops:
     def bhattacharyya(self) -> Tensor:
         """[sequence, head, head]: sums of Σ √(pq) over comparable rows."""
         sums = self._sums()[0]
-        self._loops.bhattacharyya(self._compared, sums.numpy())
+        self._products.bhattacharyya(self._compared, sums.numpy())
         return _mirrored(sums)
 
     def overlaps(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +140,7 @@ class Loops:
         cosines, squares = self._sums(2)
         shares = torch.zeros(self.stats.shape[:2])
         compared = self.rows.comparable.numpy()
-        self._loops.overlaps(self._block, compared, cosines.numpy(), squares.numpy(), shares.numpy())
+        self._products.overlaps(self._block, compared, cosines.numpy(), squares.numpy(), shares.numpy())
         return _mirrored(cosines), _mirrored(squares), shares
 
     def span(self) -> tuple[int, int]:

@@ -7,7 +7,6 @@ They take numpy views, release the interpreter's lock, and sum a row in float32 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -216,70 +215,3 @@ def infinite(tile: Rows, counts: Array) -> None:
                 for k in range(n):
                     found += massive[g, k] * empty[h, k]
                 counts[b, g, h] += found > 0
-
-
-@compiled
-def bhattacharyya(tile: Rows, sums: Array) -> None:
-    """Adds to `sums` [b, head, head] Σ √(pq), on and above the diagonal."""
-    roots = np.empty((tile.heads, BLOCK), np.float32)
-    for r in range(len(tile.rows)):
-        into = sums[tile.rows[r, 0]]
-        for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
-            n = min(BLOCK, tile.spans[r, 1] - first)
-            for h in range(tile.heads):
-                o = start(tile, r, h) + first
-                row = tile.probs[o : o + n]
-                for k in range(n):
-                    roots[h, k] = math.sqrt(row[k])
-            for g in range(tile.heads):
-                for h in range(g, tile.heads):
-                    total = float32(0)
-                    for k in range(n):
-                        total += roots[g, k] * roots[h, k]
-                    into[g, h] += total
-
-
-@compiled
-def head_gram(tile: Rows, r: int, rows: Array, gram: Array) -> None:
-    """Fills `gram` [head, head] with the heads' dot products at row r. `rows` [head, BLOCK] is room to work in."""
-    gram[:] = 0
-    for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
-        n = min(BLOCK, tile.spans[r, 1] - first)
-        for h in range(tile.heads):
-            o = start(tile, r, h) + first
-            rows[h, :n] = tile.probs[o : o + n]
-        for g in range(tile.heads):
-            for h in range(g, tile.heads):
-                total = float32(0)
-                for k in range(n):
-                    total += rows[g, k] * rows[h, k]
-                gram[g, h] += total
-                gram[h, g] = gram[g, h]
-
-
-@compiled
-def overlaps(tile: Rows, compared: Array, cosines: Array, squares: Array, shares: Array) -> None:
-    """From the Gram G of the heads' rows of each query: `shares` [row, head] is the sum over heads of (G - I)².
-
-    Adds the cosines and their squares to `cosines` and `squares` [b, head, head], on and above the diagonal, where
-    `compared` [row] says so.
-    """
-    rows, gram = np.empty((tile.heads, BLOCK), np.float32), np.empty((tile.heads, tile.heads), np.float32)
-    inverse = np.empty(tile.heads, np.float32)
-    for r in range(len(tile.rows)):
-        b = tile.rows[r, 0]
-        head_gram(tile, r, rows, gram)
-        for g in range(tile.heads):
-            inverse[g] = float32(1) / math.sqrt(gram[g, g])
-        for g in range(tile.heads):
-            share = float32(0)
-            for h in range(tile.heads):
-                distance = gram[g, h] - float32(g == h)
-                share += distance * distance
-            shares[r, g] += share
-            if compared[r]:
-                into, square = cosines[b, g], squares[b, g]
-                for h in range(g, tile.heads):
-                    cosine = gram[g, h] * (inverse[g] * inverse[h])
-                    into[h] += cosine
-                    square[h] += cosine * cosine
