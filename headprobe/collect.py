@@ -1,6 +1,7 @@
 """The receiver of a scan: gives every tile to every metric and keeps their totals."""
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -133,7 +134,7 @@ class Collector:
     def end(self, sites: list[Site]) -> None:
         """The forward pass is over: check the choice of sites once, and compare the layers' heads."""
         if not self._checked:
-            self._check_choice(sites)
+            check_choice(sites, self._layers, None if self._kind is None else [self._kind])
             self._checked = True
         if self.across is not None:
             with devices.Arithmetic.exact().used():
@@ -189,15 +190,18 @@ class Collector:
             return tile.without_special_keys()
         return tile
 
-    def _check_choice(self, sites: list[Site]) -> None:
-        kinds, layers = {site.kind for site in sites}, {site.layer for site in sites}
-        if self._kind is not None and self._kind not in kinds:
-            raise UsageError("E-KIND", f"the model has no {self._kind} attention", nearest(self._kind, kinds))
-        absent = [layer for layer in self._layers or [] if layer not in layers]
-        if absent:
-            raise UsageError("E-LAYERS", f"the model has no layer {absent[0]}", f"Its layers are 0 to {max(layers)}.")
-        if not self.queries:
-            raise UsageError("E-LAYERS", "no site is of the kind and the layers asked for")
+
+def check_choice(sites: list[Site], layers: Collection[int] | None, kinds: Collection[str] | None) -> None:
+    """Raise `UsageError` unless each of the layers and kinds, where any are given, is one of these sites."""
+    found, numbers = {site.kind for site in sites}, {site.layer for site in sites}
+    other = next((kind for kind in kinds or () if kind not in found), None)
+    if other is not None:
+        raise UsageError("E-KIND", f"the model has no {other} attention", nearest(other, found))
+    absent = next((layer for layer in layers or () if layer not in numbers), None)
+    if absent is not None:
+        raise UsageError("E-LAYERS", f"the model has no layer {absent}", f"Its layers are 0 to {max(numbers)}.")
+    if not any((layers is None or site.layer in layers) and (kinds is None or site.kind in kinds) for site in sites):
+        raise UsageError("E-LAYERS", "no site is of the kind and the layers asked for")
 
 
 def _share(count: int, most: int, workers: int) -> int:

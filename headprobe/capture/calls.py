@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from headprobe.capture.masks import Inputs
 from headprobe.capture.structure import Structure
-from headprobe.outputs import Unknown
+from headprobe.outputs import Outputs, Unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +95,11 @@ class Piece:
         """Of `values` [row, head, query, ...] from query `start` on those of the piece."""
         first, last = max(start, self.queries.start), min(start + values.shape[2], self.queries.stop)
         return values[:, :, first - start : max(last, first) - start]
+
+    def outputs(self, made: Made) -> Outputs:
+        """What its queries gave, of all that the call made; who reads it is not known."""
+        z, values = self.own_queries(made.z, 0), made.values[:, :, self.keys]
+        return Outputs(z, values, Unknown("nobody looked for what reads it"))
 
 
 def pieces(call: Call, inputs: Inputs, first: int, total: int, lengths: Tensor | None) -> list[Piece]:

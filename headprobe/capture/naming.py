@@ -20,6 +20,11 @@ def tower(path: str) -> str:
     return ".".join(parts[: max(at - 1, 0)])
 
 
+def first_number(path: str) -> int:
+    """The layer that a module's path names, 0 where it names none."""
+    return next((int(part) for part in path.split(".") if part.isdigit()), 0)
+
+
 def key_value_heads(module: nn.Module, heads: int) -> int:
     """How many key-value heads a module says its query heads share."""
     groups = getattr(module, "num_key_value_groups", None)

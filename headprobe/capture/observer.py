@@ -162,30 +162,32 @@ class Observer:
         if self._sites.leave_out(self._paths[module], excluded(module, by_interface=True)):
             with self._inside():
                 return function(module, query, key, value, attention_mask, **options)
-        batch, heads, queries = query.shape[:3]
-        keys = key.shape[2]
-        window = options.get("sliding_window")
         eager = EagerCall(function, module, query, key, value, attention_mask, options)
         kept = eager if self.wiring.wanted else eager.without_values()
-        shown = self._show(
-            Call(
-                path=self._paths[module],
-                module=module,
-                shape=(batch, heads, queries, keys),
-                structure=self.structures.of(attention_mask, keys, self._frames.origin(attention_mask)),
-                kv_heads=key.shape[1] if key.shape[1] < heads else key_value_heads(module, heads),
-                sink=any(options.get(name) is not None for name in ("s_aux", "sinks")),
-                window=window if isinstance(window, int) else None,
-                source=(query, key),
-                anew=kept,
-            )
-        )
+        shown = self._show(self._call(eager, kept))
         with self._inside():
             output, probs = eager.whole() if shown.whole else (shown.run(eager), None)
         if shown.whole:
             shown.see(0, probabilities(module, probs), kept.made(output))
         shown.give(kept.made(output))
         return output, probs
+
+    def _call(self, eager: EagerCall, anew: EagerCall | None) -> Call:
+        """A call through the interface, as sites see it."""
+        module, query, key, options = eager.module, eager.query, eager.key, eager.options
+        heads, keys = query.shape[1], key.shape[2]
+        window = options.get("sliding_window")
+        return Call(
+            path=self._paths[module],
+            module=module,
+            shape=(*query.shape[:3], keys),
+            structure=self.structures.of(eager.mask, keys, self._frames.origin(eager.mask)),
+            kv_heads=key.shape[1] if key.shape[1] < heads else key_value_heads(module, heads),
+            sink=any(options.get(name) is not None for name in ("s_aux", "sinks")),
+            window=window if isinstance(window, int) else None,
+            source=(query, key),
+            anew=anew,
+        )
 
     def softmax(self, scores: Tensor, dim: int, probs: Tensor) -> None:
         """The softmax tap: a softmax outside the interface, if its module and shape make it attention."""

@@ -137,6 +137,16 @@ class Shown:
         if self._pieces and self._observer.wiring.looking:
             self._observer.wiring.give(self.site, made)
 
+    def tiles(self, probs: Tensor, made: Made | Unknown | None = None) -> list[AttentionTile]:
+        """All rows of the call as they are, a tile for each piece, with what they gave where that is wanted."""
+        tiles = []
+        for piece in self._pieces:
+            tile = self._tile(piece, 0, probs, None)
+            if tile is not None:
+                outputs = piece.outputs(made) if isinstance(made, Made) else made
+                tiles.append(replace(tile, outputs=outputs))
+        return tiles
+
     def _reach(self, first: int, last: int) -> int | None:
         structure = self._call.structure
         if self.site.kind != "decoder" or structure is None or structure.is_meta or structure.shape[1] == 1:

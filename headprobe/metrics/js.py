@@ -79,7 +79,9 @@ def js_sums(tile: AttentionTile) -> PairSums:
     _, heads, keys = rows.probs.shape
     step = max(1, (BLOCK if rows.picked else DEVICE_BLOCK) // (heads * keys))
     known = math.log(2) * rows.probs.sum(-1) - tile.once(row_stats).entropy  # [row, head]
-    js = known[:, :, None] + known[:, None, :] - _mixtures(tile.once(floored), step)
+    probs = tile.once(floored)
+    mixtures = _mixtures_with_gradients(probs) if probs.requires_grad else _mixtures(probs, step)
+    js = known[:, :, None] + known[:, None, :] - mixtures
     js = 0.5 * js * rows.comparable[:, None, None]
     js.diagonal(dim1=-2, dim2=-1).zero_()
     return rows.pairs([rows.by_sequence(js)], keep=True)
@@ -102,3 +104,25 @@ def _mixtures(probs: Tensor, step: int) -> Tensor:
             torch.log(mixed, out=logs).mul_(mixed)
             torch.sum(logs, -1, out=sums[start : start + step, g, g + 1 :])
     return sums + sums.mT
+
+
+def _mixtures_with_gradients(probs: Tensor) -> Tensor:
+    """The same, with gradients: mixtures are made again for them, so that not those of all pairs are held at once."""
+    import torch
+    from torch.nn.functional import pad
+    from torch.utils.checkpoint import checkpoint
+
+    heads = probs.shape[1]
+    sums = [probs.new_zeros(len(probs), heads)] * heads
+    for g in range(heads - 1):
+        later = checkpoint(_mixed, probs[:, g : g + 1], probs[:, g + 1 :], use_reentrant=False)
+        sums[g] = pad(later, (g + 1, 0))
+    upper = torch.stack(sums, 1)
+    return upper + upper.mT
+
+
+def _mixed(one: Tensor, others: Tensor) -> Tensor:
+    """[row, other]: Σ (p + q) ln(p + q)."""
+    mixed = one + others
+    total: Tensor = (mixed * mixed.log()).sum(-1)
+    return total

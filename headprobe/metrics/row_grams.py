@@ -75,7 +75,7 @@ def _within(tile: AttentionTile) -> tuple[Tensor, Tensor]:
     x = gram.diagonal(dim1=-2, dim2=-1).clone()
     diagonal = ((1 - x.double()).square() * tile.query_mask[:, None]).sum(-1)
     gram.diagonal(dim1=-2, dim2=-1).zero_()
-    inverse = torch.where(x > 0, 1 / x, 0.0)
+    inverse = 1 / x.masked_fill(x == 0, float("inf"))  # which has a gradient there too
     plain, weighted = (gram.square_() @ torch.stack([torch.ones_like(x), inverse], -1)).double().unbind(-1)
     return torch.stack([plain.sum(-1), (weighted * inverse).sum(-1), diagonal], -1), inverse
 
