@@ -171,17 +171,29 @@ def checkpoint_of(model: str | Path | nn.Module, options: ScanOptions) -> Checkp
 def ready(model: Any) -> Iterator[None]:
     """The model in eval mode with eager attention, and afterwards as it was."""
     training = {module: module.training for module in model.modules()}
-    attention = model.config._attn_implementation
+    attention = [(config, config._attn_implementation) for config in _configs(model)]
     try:
         model.eval()
-        if attention != "eager":
+        if any(implementation not in ("eager", None) for _, implementation in attention):
             model.set_attn_implementation("eager")
         yield
     finally:
         for module, was_training in training.items():
             module.training = was_training
-        if attention != "eager":
-            model.set_attn_implementation(attention)
+        for config, implementation in attention:  # one by one: towers may have different ones
+            config._attn_implementation_internal = implementation
+
+
+def _configs(model: Any) -> list[Any]:
+    """The configs of a model and of its parts, each once."""
+    found: dict[int, Any] = {}
+    left = [module.config for module in model.modules() if hasattr(module, "config")]
+    while left:
+        config = left.pop()
+        if id(config) not in found and hasattr(config, "_attn_implementation"):
+            found[id(config)] = config
+            left += [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
+    return list(found.values())
 
 
 def _run(

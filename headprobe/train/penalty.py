@@ -88,11 +88,14 @@ class DiversityPenalty:
     def __call__(self) -> Tensor:
         """The penalty of the forward passes since the last call, a scalar in float32 (float64 of such a model)."""
         observer = self._observer
-        if observer is None or not observer.passes:
+        if observer is not None and observer.passes:
+            self._check(observer)
+        if observer is None or not observer.kept:
             raise UsageError(
-                "E-PENALTY", "no forward pass was watched", "Run the model in `with penalty.watching(model):`."
+                "E-PENALTY",
+                "no forward pass was watched since the last call of the penalty",
+                "Run the model in `with penalty.watching(model):`.",
             )
-        self._check(observer)
         learning = self.weight > 0
         with torch.set_grad_enabled(learning and torch.is_grad_enabled()), EXACT.used():
             found = self._measure(observer.kept, again=learning and observer.checkpointing)
