@@ -83,3 +83,9 @@ def measured(name: str, model: nn.Module, batch: Batch, **choice: Any) -> dict[S
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+
+
+def checkpointed(model: Any, options: dict[str, Any] | None = None) -> None:
+    """Switch gradient checkpointing on, by the name that transformers has for it."""
+    switch = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    switch(options)

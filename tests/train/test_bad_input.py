@@ -1,0 +1,134 @@
+"""One clear error for everything that does not exist, can't be reached or has no gradient."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from headprobe.errors import HeadprobeError
+from headprobe.train import DiversityPenalty
+from tests.capture.models import GPT2, build, inputs
+from tests.capture.watching import make
+from tests.train.making import checkpointed, ready
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        ({"name": "line"}, "E-PENALTY", "lin"),
+        ({"name": "xyzzy"}, "E-PENALTY", "within"),
+        ({"name": "lin", "weight": -1}, "E-OPTION", "0 or more"),
+        ({"name": "lin", "weight": float("nan")}, "E-OPTION", "0 or more"),
+        ({"name": "lin", "weight": "much"}, "E-OPTION", "0 or more"),
+        ({"name": "lin", "weight": True}, "E-OPTION", "0 or more"),
+        ({"name": "lin", "layers": "3-1"}, "E-LAYERS", "0-3,7"),
+        ({"name": "lin", "layers": -1}, "E-LAYERS", "0-3,7"),
+        ({"name": "lin", "layers": 1.5}, "E-LAYERS", "0-3,7"),
+        ({"name": "lin", "layers": []}, "E-LAYERS", "0-3,7"),
+        ({"name": "lin", "kinds": "decodr"}, "E-KIND", "decoder"),
+        ({"name": "lin", "kinds": []}, "E-KIND", "encoder"),
+    ],
+)
+def test_arguments(arguments: dict[str, Any], code: str, hint: str) -> None:
+    with pytest.raises(HeadprobeError) as caught:
+        DiversityPenalty(**arguments)
+    assert caught.value.code == code
+    assert hint in caught.value.hint
+
+
+def test_weight_is_checked_when_it_changes() -> None:
+    penalty = DiversityPenalty("lin")
+    with pytest.raises(HeadprobeError, match="weight"):
+        penalty.weight = float("inf")
+    assert penalty.weight == 1.0
+
+
+def refused(penalty: DiversityPenalty, family: str, *, grad: bool = True, model: Any = None) -> HeadprobeError:
+    model = model or ready(family, training=True)[0]
+    with pytest.raises(HeadprobeError) as caught, torch.set_grad_enabled(grad), penalty.watching(model):
+        model(**inputs(family))
+        penalty()
+    return caught.value
+
+
+def test_layers_and_kinds_that_the_model_lacks() -> None:
+    error = refused(DiversityPenalty("lin", layers="1-9"), "bert")
+    assert (error.code, error.hint) == ("E-LAYERS", "Its layers are 0 to 1.")
+    assert refused(DiversityPenalty("lin", kinds="cross"), "bert").code == "E-KIND"
+
+
+def test_attention_that_is_not_eager() -> None:
+    model, _ = ready("bert", training=True)
+    model.set_attn_implementation("sdpa")
+    error = refused(DiversityPenalty("lin"), "bert", model=model)
+    assert error.code == "E-EAGER"
+    assert 'set_attn_implementation("eager")' in error.hint
+
+
+@pytest.mark.parametrize("family", ["mpnet", "gptj", "deberta-v2"])
+def test_attention_beside_the_interface(family: str) -> None:
+    error = refused(DiversityPenalty("lin"), family, model=build(family).train())
+    assert error.code == "E-CAPTURE"
+    assert "interface" in error.problem
+
+
+def test_one_layer_beside_the_interface_is_not_passed_over() -> None:
+    import transformers as hf
+
+    model = make(hf.GPT2Config(**GPT2)).train()
+    model.h[1].attn.reorder_and_upcast_attn = True
+    error = refused(DiversityPenalty("lin"), "gpt2", model=model)
+    assert (error.code, "h.1.attn" in error.problem) == ("E-CAPTURE", True)
+    penalty = DiversityPenalty("lin", layers=0)
+    with penalty.watching(model):
+        model(**inputs("gpt2"))
+        assert penalty().requires_grad
+
+
+def test_no_gradient() -> None:
+    error = refused(DiversityPenalty("lin", layers=1), "bert", grad=False)
+    assert error.code == "E-GRADIENT"
+    assert "encoder 1" in error.problem
+    model, _ = ready("bert", training=True)
+    model.requires_grad_(False)
+    assert refused(DiversityPenalty("js"), "bert", model=model).code == "E-GRADIENT"
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_reentrant_checkpointing() -> None:
+    model, _ = ready("bert", training=True)
+    checkpointed(model, {"use_reentrant": True})
+    error = refused(DiversityPenalty("lin"), "bert", model=model)
+    assert error.code == "E-GRADIENT"
+    assert "use_reentrant=False" in error.hint
+
+
+def test_calls_in_the_wrong_order() -> None:
+    model, batch = ready("bert", training=True)
+    penalty = DiversityPenalty("lin")
+    with pytest.raises(HeadprobeError, match="no forward pass was watched"):
+        penalty()
+    with penalty.watching(model):
+        model(**batch)
+        penalty()
+        with pytest.raises(HeadprobeError, match="since the last call"):
+            penalty()
+        with pytest.raises(HeadprobeError, match="observed already"), DiversityPenalty("js").watching(model):
+            pass
+
+
+def test_a_single_head_has_no_other() -> None:
+    import transformers as hf
+
+    model = make(hf.GPT2Config(**{**GPT2, "n_head": 1})).train()
+    assert refused(DiversityPenalty("js"), "gpt2", model=model).code == "E-HEADS"
+    penalty = DiversityPenalty("within")
+    with penalty.watching(model):
+        model(**inputs("gpt2"))
+        penalty().backward()
+
+
+def test_no_trainer() -> None:
+    with pytest.raises(HeadprobeError, match=re.escape("dict is no Trainer")):
+        DiversityPenalty("lin").add_to({})

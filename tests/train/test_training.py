@@ -1,0 +1,222 @@
+"""Steps of training with a penalty: what it changes, and what it leaves alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from headprobe.train import DiversityPenalty
+from headprobe.train.terms import TERMS
+from tests.capture.models import inputs
+from tests.train.making import checkpointed, gradients, loss_of, measured, ready, trained
+
+FAMILIES = ("bert", "llama", "gpt2", "bart", "t5")
+
+
+def parameters(model: nn.Module) -> list[torch.Tensor]:
+    return [weight.detach() for weight in model.parameters()]
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(parameters(one), parameters(other), strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weight_zero_is_training_without(family: str) -> None:
+    plain = trained(family, 10, None)
+    assert equal(plain, trained(family, 10, DiversityPenalty("lin", weight=0)))
+    assert not equal(plain, trained(family, 10, DiversityPenalty("lin", weight=0.1)))
+
+
+@pytest.mark.parametrize(("name", "sign"), [("lin", -1), ("js", 1)])
+def test_penalty_moves_the_chosen_layers(name: str, sign: int) -> None:
+    batch = inputs("bert")
+    for seed in range(5):
+        plain = trained("bert", 15, None, seed=seed)
+        kept_apart = trained("bert", 15, DiversityPenalty(name, weight=2.0, layers=1), seed=seed)
+        without, with_it = (sum(measured(name, each, batch, layers=1).values()) for each in (plain, kept_apart))
+        assert sign * (with_it - without) > 0.02 * without
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", TERMS)
+def test_every_family_learns_from_every_penalty(family: str, name: str) -> None:
+    """A small step along the gradient lowers the penalty of all kinds of attention."""
+    model, batch = ready(family)
+    penalty = DiversityPenalty(name)
+    with penalty.watching(model):
+        model(**batch)
+        before = penalty()
+    before.backward()
+    assert len(penalty.values) == (6 if family in ("bart", "t5") else 2)
+    norm = sum(float(w.grad.square().sum()) for w in model.parameters() if w.grad is not None) ** 0.5
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.grad is not None:
+                weight -= 2e-3 * weight.grad / norm
+    with penalty.watching(model):
+        model(**batch)
+        after = penalty()
+    assert float(after.detach()) < float(before.detach())
+
+
+@pytest.mark.parametrize("name", ["lin", "js", "output"])
+def test_dropout_is_left_out_of_what_is_measured(name: str) -> None:
+    model, batch = ready("bert", training=True)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model.encoder.layer[0].attention.self.dropout.p = model.encoder.layer[1].attention.self.dropout.p = 0.5
+    penalty = DiversityPenalty(name, layers=0)  # layer 1 has other inputs
+    with penalty.watching(model):
+        model(**batch)
+        penalty()
+    found = {site: float(each) for site, each in penalty.values.items()}
+    assert found == pytest.approx(measured(name, model, batch, layers=0), rel=1e-5)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("family", "name"), [("bert", "lin"), ("llama", "js"), ("bart", "output"), ("gpt2", "within")])
+def test_gradient_checkpointing_changes_no_gradient(family: str, name: str, inside: bool) -> None:
+    """With dropout on, and with the backward pass inside and outside of what is watched."""
+
+    def run(checkpointing: bool) -> tuple[dict[str, torch.Tensor], float]:
+        model, batch = ready(family, training=True)
+        if checkpointing:
+            checkpointed(model)
+        penalty = DiversityPenalty(name)
+        torch.manual_seed(3)
+        with penalty.watching(model):
+            loss = loss_of(model, batch) + penalty()
+            if inside:
+                loss.backward()
+                with pytest.raises(Exception, match="no forward pass was watched"):
+                    penalty()  # what was computed again is no new call
+        if not inside:
+            loss.backward()
+        return gradients(model), float(loss.detach())
+
+    (plain, loss), (again, same) = run(False), run(True)
+    assert same == pytest.approx(loss, rel=1e-6)
+    assert plain.keys() == again.keys()
+    for weight, found in again.items():
+        assert torch.allclose(found, plain[weight], rtol=1e-4, atol=1e-6), weight
+
+
+def test_checkpointed_layers_keep_no_probabilities() -> None:
+    """Of a chosen layer nothing of the size of its attention waits for the backward pass."""
+
+    def largest(checkpointing: bool) -> int:
+        model, _ = ready("bert", training=True)
+        batch = inputs("bert", (60, 50))
+        model.config.max_position_embeddings = 64
+        if checkpointing:
+            checkpointed(model)
+        sizes = []
+        penalty = DiversityPenalty("lin")
+        with penalty.watching(model), torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: (sizes.append(tensor.numel()), tensor)[1], lambda tensor: tensor
+        ):
+            model(**batch)
+            total = penalty()
+        del total
+        return max(sizes)
+
+    attention = 2 * 4 * 60 * 60
+    assert largest(True) < attention <= largest(False)
+
+
+def test_layers_that_are_not_chosen_are_not_kept() -> None:
+    model, batch = ready("bert", training=True)
+    penalty = DiversityPenalty("lin", layers=1)
+    with penalty.watching(model):
+        model(**batch)
+        assert penalty._observer is not None
+        assert [call.site.layer for call in penalty._observer.kept] == [1]
+        penalty().backward()
+        assert not penalty._observer.kept
+
+
+@pytest.mark.parametrize("name", ["lin", "kl", "js", "output"])
+def test_autocast_measures_in_float32(name: str) -> None:
+    model, batch = ready("llama", training=True)
+    exact = measured(name, model, batch)
+    penalty = DiversityPenalty(name)
+    with penalty.watching(model.train()), torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = loss_of(model, batch)
+        total = penalty()
+    assert total.dtype == torch.float32
+    (loss + total).backward()
+    assert all(w.grad is None or w.grad.isfinite().all() for w in model.parameters())
+    found = {site.layer: float(each) for site, each in penalty.values.items()}
+    assert found == pytest.approx({site.layer: each for site, each in exact.items()}, rel=0.05)
+
+
+def test_bfloat16_models_learn() -> None:
+    model, batch = ready("bert", training=True)
+    penalty = DiversityPenalty("js")
+    with penalty.watching(model.bfloat16()):
+        (model(**batch).last_hidden_state.float().mean() + penalty()).backward()
+    assert all(w.grad is None or w.grad.isfinite().all() for w in model.parameters())
+
+
+def test_accumulated_steps_are_means() -> None:
+    """Two halves of a batch, each with its penalty, have the gradient of the mean of both."""
+    model, batch = ready("gpt2")
+    halves = [{name: rows[part] for name, rows in batch.items()} for part in (slice(0, 1), slice(1, 3))]
+    penalty = DiversityPenalty("within", weight=0.3)
+    for half in halves:
+        with penalty.watching(model):
+            ((loss_of(model, half) + penalty()) / 2).backward()
+    accumulated = gradients(model)
+    model.zero_grad()
+    totals = []
+    for half in halves:
+        with penalty.watching(model):
+            totals.append(loss_of(model, half) + penalty())
+    ((totals[0] + totals[1]) / 2).backward()
+    for name, found in gradients(model).items():
+        assert torch.allclose(found, accumulated[name], rtol=1e-4, atol=1e-7), name
+
+
+def freeze_first(model: Any) -> None:
+    for part in (model.embeddings, model.encoder.layer[0]):
+        part.requires_grad_(False)
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    start, _ = ready("bert")
+    model = trained("bert", 5, DiversityPenalty("lin", weight=1.0), before=freeze_first)
+    seeded = trained("bert", 0, None, before=freeze_first)
+    frozen, first = model.encoder.layer[0], seeded.encoder.layer[0]
+    assert equal(frozen, first)
+    assert not equal(model.encoder.layer[1], seeded.encoder.layer[1])
+    assert start is not model
+
+
+def test_one_penalty_serves_several_models() -> None:
+    penalty = DiversityPenalty("lin")
+    for family in ("bert", "llama", "bert"):
+        model, batch = ready(family, training=True)
+        with penalty.watching(model):
+            model(**batch)
+            assert penalty().requires_grad
+        assert len(penalty.values) == 2
+
+
+def test_watching_ends_with_its_block() -> None:
+    from transformers.modeling_utils import AttentionInterface
+
+    model, batch = ready("bert", training=True)
+    original = AttentionInterface.get_interface
+    penalty = DiversityPenalty("lin")
+    with pytest.raises(ZeroDivisionError), penalty.watching(model):
+        model(**batch)
+        raise ZeroDivisionError
+    assert AttentionInterface.get_interface is original
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    with penalty.watching(model):  # what came before the error does not count
+        model(**batch)
+        penalty()
+        assert len(penalty.values) == 2
