@@ -1,6 +1,8 @@
 """HeadMetricsCallback: what heads do while a model is trained, in the Trainer's own log."""
 
+import math
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from headprobe.errors import UsageError
+from headprobe.errors import HeadprobeError, UsageError
 from headprobe.pipeline import scan
 from headprobe.report import Report
 
@@ -23,7 +25,7 @@ METRICS = ("rcos", "entropy", "first_mass", "js", "effective_heads")  # which a 
 LIMIT = 16  # built-in texts, where none are given
 
 
-class HeadMetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+class HeadMetricsCallback(TrainerCallback):
     """Scan a small fixed corpus every few steps of training, and log what its heads do, layer by layer.
 
         trainer.add_callback(HeadMetricsCallback(trainer, texts, every=100))
@@ -39,7 +41,8 @@ class HeadMetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
     Training goes on as if nothing had happened: modes of all modules, attention implementations and random states of
     Python, NumPy and torch are what they were. With several processes the first one scans its copy of the model.
 
-    Raises `UsageError` for a step count that is none and for models that are sharded over processes.
+    Raises `UsageError` for a step count that is none and for models that are sharded over processes; whatever
+    `headprobe.scan` raises before the first step. After that it is a warning, and training goes on.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class HeadMetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise UsageError("E-OPTION", f"every {every!r} is no number of steps", "Give 1 or more.")
         if not hasattr(trainer, "callback_handler"):
-            raise UsageError("E-TRAINER", f"{type(trainer).__name__} is no Trainer", "Give transformers' Trainer first.")
+            raise UsageError(
+                "E-TRAINER", f"{type(trainer).__name__} is no Trainer", "Give transformers' Trainer first."
+            )
         if getattr(trainer, "is_deepspeed_enabled", False) or getattr(trainer, "is_fsdp_enabled", False):
             raise UsageError(
                 "E-SHARDED",
@@ -85,17 +90,19 @@ class HeadMetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         """What it is now, if it is time."""
         due = state.global_step % self._every == 0 or state.global_step >= state.max_steps
         if state.is_world_process_zero and due:
-            self._log(self._scan(kwargs["model"], metrics=METRICS), state, control)
+            with _told():
+                self._log(self._scan(kwargs["model"], metrics=METRICS), state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """What became of it: the best checkpoint where the Trainer loads that."""
         if state.is_world_process_zero:
-            self._scan(kwargs["model"]).save(self._folder(args) / "final.json")
+            with _told():
+                self._scan(kwargs["model"]).save(self._folder(args) / "final.json")
 
     def _folder(self, args: TrainingArguments) -> Path:
-        folder = Path(args.output_dir) / "headprobe" if self._output is None else Path(self._output)
+        folder = Path(str(args.output_dir)) / "headprobe" if self._output is None else Path(self._output)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -104,7 +111,7 @@ class HeadMetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
             return scan(model, **{**self._options, **more})
 
     def _log(self, report: Report, state: TrainerState, control: TrainerControl) -> None:
-        """By the Trainer's log, which takes its own losses for logged then: they are not."""
+        """By the Trainer's log, after which it takes its own losses for logged: they are not."""
         if self._logged == state.global_step:
             return
         self._logged, due = state.global_step, control.should_log
@@ -113,19 +120,32 @@ class HeadMetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
 
 
 def logged(report: Report) -> dict[str, float]:
-    """What is logged of a report: `headprobe/COLUMN/KIND.LAYER`, with the tower's name where towers differ."""
+    """What is logged of a report: `headprobe/COLUMN/KIND.LAYER`, with the tower's name where towers differ.
+
+    What is undefined is left out.
+    """
     layers = report.layers
     several = bool(layers.duplicated(["kind", "layer"]).any())
     names = {
-        row.site: f"{f'{row.tower}.' if several else ''}{row.kind}.{row.layer}" for row in layers.itertuples(index=False)
+        row.site: f"{f'{row.tower}.' if several else ''}{row.kind}.{row.layer}"
+        for row in layers.itertuples(index=False)
     }
     found = {}
     for table, columns in LOGGED.items():
         means = getattr(report, table).groupby("site")[list(columns)].mean()
         for column in columns:
             values = {f"headprobe/{column}/{names[site]}": float(value) for site, value in means[column].items()}
-            found.update({name: value for name, value in values.items() if value == value})  # undefined is not logged
+            found.update({name: value for name, value in values.items() if not math.isnan(value)})
     return found
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What stops a scan in the midst of training, attention that has become NaN say, is told and stops nothing else."""
+    try:
+        yield
+    except HeadprobeError as fault:
+        warnings.warn(str(fault), stacklevel=2)
 
 
 @contextmanager

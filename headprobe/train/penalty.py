@@ -41,8 +41,8 @@ class DiversityPenalty:
     ("encoder", "decoder", "cross", or several), all by default. With a weight of 0 it is only measured. `weight` may be
     changed between steps, and `values` has what the last call measured, by site.
 
-    The model must be in eager attention. Dropout on probabilities is left out of what is measured, not of what the model
-    does. Raises `UsageError` for what does not exist or has no gradient, `InputError` for attention that is none.
+    The model must be in eager attention. Dropout on probabilities is left out of what is measured, not of what the
+    model does. Raises `UsageError` for what does not exist or has no gradient, `InputError` for attention that is none.
     """
 
     def __init__(
@@ -131,7 +131,9 @@ class DiversityPenalty:
         trainer.compute_loss = compute_loss
 
     def _wants(self, site: Site) -> bool:
-        return (self._layers is None or site.layer in self._layers) and (self._kinds is None or site.kind in self._kinds)
+        return (self._layers is None or site.layer in self._layers) and (
+            self._kinds is None or site.kind in self._kinds
+        )
 
     def _measure(self, calls: list[KeptCall], *, again: bool) -> Tensor:
         """The mean over sites, those left out where no query counts. `again`: hold nothing for the backward pass."""

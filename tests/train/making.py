@@ -1,6 +1,7 @@
 """Tiles, tiny models and steps of training that tests of training share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,8 +25,6 @@ def value(name: str, probs: Tensor, z: Tensor | None = None, values: Tensor | No
 
 
 def with_outputs(tile: AttentionTile, z: Tensor, values: Tensor) -> AttentionTile:
-    from dataclasses import replace
-
     return replace(tile, outputs=Outputs(z, values, Unknown("made by hand")))
 
 

@@ -46,10 +46,15 @@ def test_weight_is_checked_when_it_changes() -> None:
 
 def refused(penalty: DiversityPenalty, family: str, *, grad: bool = True, model: Any = None) -> HeadprobeError:
     model = model or ready(family, training=True)[0]
-    with pytest.raises(HeadprobeError) as caught, torch.set_grad_enabled(grad), penalty.watching(model):
+    with pytest.raises(HeadprobeError) as caught:
+        step(penalty, model, family, grad)
+    return caught.value
+
+
+def step(penalty: DiversityPenalty, model: Any, family: str, grad: bool) -> None:
+    with torch.set_grad_enabled(grad), penalty.watching(model):
         model(**inputs(family))
         penalty()
-    return caught.value
 
 
 def test_layers_and_kinds_that_the_model_lacks() -> None:

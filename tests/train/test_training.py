@@ -113,11 +113,14 @@ def test_checkpointed_layers_keep_no_probabilities() -> None:
         model.config.max_position_embeddings = 64
         if checkpointing:
             checkpointed(model)
-        sizes = []
+        sizes: list[int] = []
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
         penalty = DiversityPenalty("lin")
-        with penalty.watching(model), torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor: (sizes.append(tensor.numel()), tensor)[1], lambda tensor: tensor
-        ):
+        with penalty.watching(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             model(**batch)
             total = penalty()
         del total
@@ -211,9 +214,14 @@ def test_watching_ends_with_its_block() -> None:
     model, batch = ready("bert", training=True)
     original = AttentionInterface.get_interface
     penalty = DiversityPenalty("lin")
-    with pytest.raises(ZeroDivisionError), penalty.watching(model):
-        model(**batch)
-        raise ZeroDivisionError
+
+    def fails() -> None:
+        with penalty.watching(model):
+            model(**batch)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert AttentionInterface.get_interface is original
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     with penalty.watching(model):  # what came before the error does not count

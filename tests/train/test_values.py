@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import headprobe
-from headprobe.tile import AttentionTile, Site
 from headprobe.metrics.penalty import Penalty
+from headprobe.tile import AttentionTile, Site
 from headprobe.train import DiversityPenalty
 from headprobe.train.terms import TERMS
 from tests.capture.models import inputs
@@ -168,7 +168,8 @@ def test_extreme_attention_has_finite_gradients(name: str) -> None:
     values = torch.zeros(3, 3, 4, 2, requires_grad=True)
     found = value(name, probs, probs @ values, values, query_mask=valid, key_mask=valid)
     (found + 0 * scores.sum()).backward()
-    assert scores.grad is not None and scores.grad.isfinite().all()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
 
 
 def test_undefined_sites_add_nothing() -> None:
