@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headprobe.train.callback import HeadMetricsCallback
     from headprobe.train.penalty import DiversityPenalty
+    from headprobe.train.repulsive import RepulsiveCallback, RepulsiveHeads
 
-__all__ = ["DiversityPenalty", "HeadMetricsCallback"]
+__all__ = ["DiversityPenalty", "HeadMetricsCallback", "RepulsiveCallback", "RepulsiveHeads"]
 
 _HOMES = {
     "DiversityPenalty": "headprobe.train.penalty",
     "HeadMetricsCallback": "headprobe.train.callback",
+    "RepulsiveCallback": "headprobe.train.repulsive",
+    "RepulsiveHeads": "headprobe.train.repulsive",
 }
 
 
