@@ -7,6 +7,7 @@ import typer
 
 from headprobe import __version__
 from headprobe.cli.audit import audit
+from headprobe.cli.bench import bench
 from headprobe.cli.compare import compare
 from headprobe.cli.inspect import inspect
 from headprobe.cli.matrix import matrix
@@ -30,7 +31,7 @@ app = typer.Typer(
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
 )
-for command in (scan, compare, audit, report, plot, matrix, inspect, metrics):
+for command in (scan, compare, audit, report, plot, matrix, inspect, metrics, bench):
     app.command(name=command.__name__)(command)
 
 
