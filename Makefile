@@ -35,8 +35,8 @@ demo: $(STAMP)
 	@echo; echo "Tables and reports of all four are in out/."
 
 test: $(STAMP)
-	$(BIN)/ruff format --check headprobe tests benchmarks
-	$(BIN)/ruff check headprobe tests benchmarks
+	$(BIN)/ruff format --check headprobe tests benchmarks examples
+	$(BIN)/ruff check headprobe tests benchmarks examples
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
@@ -55,8 +55,8 @@ pictures: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.pictures
 
 format: $(STAMP)
-	$(BIN)/ruff format headprobe tests benchmarks
-	$(BIN)/ruff check --fix headprobe tests benchmarks
+	$(BIN)/ruff format headprobe tests benchmarks examples
+	$(BIN)/ruff check --fix headprobe tests benchmarks examples
 
 clean:
 	rm -rf $(VENV) out
