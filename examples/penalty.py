@@ -1,6 +1,6 @@
 """Fine-tune a sample checkpoint with and without penalties, and look at what became of its heads.
 
-    python examples/penalty.py
+python examples/penalty.py
 """
 
 import argparse
