@@ -200,7 +200,9 @@ def check_choice(sites: list[Site], layers: Collection[int] | None, kinds: Colle
     absent = next((layer for layer in layers or () if layer not in numbers), None)
     if absent is not None:
         raise UsageError("E-LAYERS", f"the model has no layer {absent}", f"Its layers are 0 to {max(numbers)}.")
-    if not any((layers is None or site.layer in layers) and (kinds is None or site.kind in kinds) for site in sites):
+    if layers is None or kinds is None:  # each of them alone is there
+        return
+    if not any(site.layer in layers and site.kind in kinds for site in sites):
         raise UsageError("E-LAYERS", "no site is of the kind and the layers asked for")
 
 
