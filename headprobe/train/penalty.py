@@ -1,7 +1,7 @@
 """DiversityPenalty: how alike heads are, as a loss."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -15,8 +15,8 @@ from headprobe.capture.training import KeptCall, TrainingObserver
 from headprobe.collect import check_choice
 from headprobe.devices import Arithmetic
 from headprobe.errors import InputError, UsageError, nearest
-from headprobe.settings import SITE_KINDS, parse_layers
 from headprobe.tile import Site
+from headprobe.train.choice import ChosenKinds, ChosenLayers, chosen_kinds, chosen_layers
 from headprobe.train.terms import TERMS
 
 EXACT = Arithmetic.exact()
@@ -50,8 +50,8 @@ class DiversityPenalty:
         name: str,
         *,
         weight: float = 1.0,
-        layers: str | int | Iterable[int] | None = None,
-        kinds: str | Iterable[str] | None = None,
+        layers: ChosenLayers = None,
+        kinds: ChosenKinds = None,
     ) -> None:
         if name not in TERMS:
             raise UsageError("E-PENALTY", f'no penalty "{name}"', nearest(str(name), TERMS))
@@ -59,8 +59,8 @@ class DiversityPenalty:
         self.weight = weight
         self.values: dict[Site, Tensor] = {}
         self._term = TERMS[name]
-        self._layers = None if layers is None else parse_layers(_words(layers))
-        self._kinds = None if kinds is None else _kinds(kinds)
+        self._layers = chosen_layers(layers)
+        self._kinds = chosen_kinds(kinds)
         self._observer: TrainingObserver | None = None
         self._checked = False
 
@@ -174,18 +174,6 @@ class DiversityPenalty:
                 "E-HEADS", f"{single.path} has a single head, which {self.name} can't compare", "Choose other layers."
             )
         self._checked = True
-
-
-def _words(layers: str | int | Iterable[int]) -> str:
-    return ",".join(map(str, layers)) if isinstance(layers, Iterable) and not isinstance(layers, str) else str(layers)
-
-
-def _kinds(kinds: str | Iterable[str]) -> list[str]:
-    chosen = [kinds] if isinstance(kinds, str) else list(kinds)
-    for kind in chosen or [""]:
-        if kind not in SITE_KINDS:
-            raise UsageError("E-KIND", f'no kind of attention "{kind}"', nearest(str(kind), SITE_KINDS))
-    return chosen
 
 
 def _steps_of_loss(trainer: Any, items: Any) -> int:

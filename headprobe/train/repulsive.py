@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from headprobe.errors import UsageError, nearest
+from headprobe.train.choice import ChosenKinds, ChosenLayers
 from headprobe.train.particles import Kernel, squared_distances, stein
 from headprobe.train.projections import Block
-from headprobe.train.slices import Chosen, HeadParameters, sliced
+from headprobe.train.slices import HeadParameters, sliced
 
 Method = Literal["svgd", "spos"]
 METHODS = ("svgd", "spos")
@@ -42,8 +43,8 @@ class RepulsiveHeads:
         model: nn.Module,
         method: Method = "svgd",
         *,
-        layers: Chosen = None,
-        kinds: str | Iterable[str] | None = None,
+        layers: ChosenLayers = None,
+        kinds: ChosenKinds = None,
         repulsion: float = 0.01,
         temperature: float = 1e-4,
         bandwidth: float | None = None,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
 
 from headprobe.capture.naming import Layers, attention_modules
 from headprobe.errors import InputError, UsageError
-from headprobe.settings import SITE_KINDS, check_choice, parse_layers
 from headprobe.tile import Kind
+from headprobe.train.choice import ChosenKinds, ChosenLayers, chosen_kinds, chosen_layers
 from headprobe.train.projections import Block, heads_of
 
 CAUSAL_UNTOLD = ("BloomAttention", "MptAttention")  # masked, though no attribute of the module says so
 CROSS = ("cross", "encoder_attn", "EncDec")  # in the path of cross-attention
-Chosen = str | int | Iterable[int] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,18 +40,13 @@ class HeadParameters:
         return (*self.queries, *self.keys, *self.values)
 
 
-def sliced(
-    model: nn.Module, layers: Chosen = None, kinds: str | Iterable[str] | None = None
-) -> tuple[HeadParameters, ...]:
+def sliced(model: nn.Module, layers: ChosenLayers = None, kinds: ChosenKinds = None) -> tuple[HeadParameters, ...]:
     """Every chosen attention module's parameters by head, in the order of the modules; a shared module once.
 
     `layers` as "0-3,7", a number or numbers; `kinds` of "encoder", "decoder" and "cross".
     Raises `InputError` for a module whose heads can't be told apart, `UsageError` where the choice finds nothing.
     """
-    wanted = _numbers(layers)
-    chosen = set(SITE_KINDS if kinds is None else (kinds,) if isinstance(kinds, str) else kinds)
-    for kind in chosen:
-        check_choice("kind", kind, SITE_KINDS)
+    wanted, chosen = chosen_layers(layers), chosen_kinds(kinds)
     numbers = Layers()
     kinds_of = {path: _kind(path, module) for path, module in attention_modules(model).items()}
     places = [(path, kind, numbers.number(path, kind)) for path, kind in kinds_of.items()]
@@ -63,7 +56,7 @@ def sliced(
     found = tuple(
         HeadParameters.of(path, model.get_submodule(path), kind, layer)
         for path, kind, layer in places
-        if (wanted is None or layer in wanted) and kind in chosen
+        if (wanted is None or layer in wanted) and (chosen is None or kind in chosen)
     )
     if not found:
         known = ", ".join(sorted(set(kinds_of.values())))
@@ -73,16 +66,8 @@ def sliced(
     return _distinct(found)
 
 
-def _numbers(layers: Chosen) -> set[int] | None:
-    if layers is None:
-        return None
-    if isinstance(layers, str):
-        return set(parse_layers(layers))
-    return {layers} if isinstance(layers, int) else set(layers)
-
-
-def _check(wanted: set[int] | None, known: set[int]) -> None:
-    absent = sorted((wanted or set()) - known)
+def _check(wanted: list[int] | None, known: set[int]) -> None:
+    absent = sorted(set(wanted or ()) - known)
     if absent:
         raise UsageError("E-LAYERS", f"the model has no layer {absent[0]}", f"Its layers are 0 to {max(known)}.")
 
