@@ -27,7 +27,7 @@ from tests.cli.test_bad_input import BERT, assert_told, contents, process, the_l
 from tests.conftest import Run
 
 HEAVY = ("torch", "transformers", "pandas", "scipy", "numpy")
-COMMANDS = ("scan", "compare", "audit", "report", "matrix", "plot", "inspect", "metrics")
+COMMANDS = ("scan", "compare", "audit", "report", "matrix", "plot", "inspect", "metrics", "bench")
 PROGRAM = (sys.executable, "-m", "headprobe")
 QUICK = ("--limit", 2, "--metrics", "rcos,js")
 
