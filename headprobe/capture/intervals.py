@@ -49,8 +49,8 @@ class Intervals:
 
     def hides(self, query_mask: Tensor, key_mask: Tensor) -> bool:
         """True if it hides a key from a query of the masks [row, query] and [row, key] bool."""
+        low, high, query_mask, key_mask = self._with(query_mask, key_mask)
         before = _before(key_mask)
-        low, high = self._rows(len(query_mask), query_mask.shape[1])
         seen = before.gather(1, high) - before.gather(1, low)
         return bool((query_mask & (seen < before[:, -1:])).any())
 
@@ -62,8 +62,8 @@ class Intervals:
 
     def is_one_directional(self, valid: Tensor) -> bool | None:
         """As `Structure.one_directional`, where a look at the ends of what each query sees is enough to tell."""
+        low, high, valid, _ = self._with(valid, valid)
         count = valid.shape[1]
-        low, high = self._rows(len(valid), count)
         before, place = _before(valid), torch.arange(count)
         later = before.gather(1, high) - before.gather(1, high.minimum((place + 1).maximum(low)))
         followed = before[:, -1:] - before[:, 1:] > 0
@@ -75,8 +75,11 @@ class Intervals:
         unseen = (place < low.gather(1, first)) | (place >= high.gather(1, first))
         return True if bool((sees & unseen).any()) else None
 
-    def _rows(self, rows: int, queries: int) -> tuple[Tensor, Tensor]:
-        return self.low.expand(rows, queries), self.high.expand(rows, queries)
+    def _with(self, query_mask: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Its ends and the masks, each with as many rows as any has: one row holds for all."""
+        rows, queries = max(len(self.low), len(query_mask), len(key_mask)), query_mask.shape[1]
+        ends = self.low.expand(rows, queries), self.high.expand(rows, queries)
+        return *ends, query_mask.expand(rows, -1), key_mask.expand(rows, -1)
 
 
 def _before(mask: Tensor) -> Tensor:

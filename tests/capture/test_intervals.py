@@ -46,7 +46,7 @@ def test_a_mask_that_is_made_anew_says_what_a_held_one_does(
     assert lazy.widest == held.widest
     for first, last in ((0, N), (2, 5), (N - 1, N)):
         assert lazy.reach(first, last) == held.reach(first, last)
-    for queries in (valid, torch.ones_like(valid)):
+    for queries in (valid, torch.ones_like(valid), torch.ones_like(valid[:1])):
         assert lazy.hides(queries, valid) == held.hides(queries, valid)
         assert not lazy.follows(queries, valid) or held.follows(queries, valid)
         assert lazy.one_directional(queries) == held.one_directional(queries)
