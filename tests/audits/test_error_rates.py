@@ -20,6 +20,8 @@ from headprobe.comparison import compare_reports
 from headprobe.report import Report
 from tests.conftest import SAMPLES
 
+pytestmark = pytest.mark.slow
+
 REPETITIONS = 200
 METRICS = ["rcos", "js_mean"]
 ALPHA = 0.05

@@ -10,6 +10,8 @@ import torch
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 PATH = ROOT / "examples" / "train_with_penalty.py"
 
 

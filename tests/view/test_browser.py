@@ -16,7 +16,10 @@ from tests.view.made import HOSTILE, made
 from tests.view.results import NAMES, show
 from tests.view.test_page import full_of
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+    pytest.mark.slow,
+]
 MANY_ROWS = {"exclude": ["#numbers tbody tr:nth-child(n+13)"]}  # they are like the first twelve, and take long
 RULES = {  # a theme changes colours alone
     "light": {"resultTypes": ["violations"]},

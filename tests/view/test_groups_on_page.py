@@ -25,6 +25,8 @@ from tests.view.made import made
 from tests.view.parsing import Page
 from tests.view.results import results, show
 
+pytestmark = pytest.mark.slow
+
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 
 

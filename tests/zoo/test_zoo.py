@@ -6,6 +6,8 @@ import pytest
 
 from tests.zoo.check import check
 
+pytestmark = pytest.mark.slow
+
 EXACT = (
     "bert", "albert", "gpt2", "llama", "mistral", "gemma2", "gpt_oss", "qwen3", "falcon", "bloom", "mpt", "deepseek_v3",
     "cohere2", "modernbert", "jamba", "zamba2", "t5", "bart", "umt5", "swin", "swinv2", "hiera", "vit", "beit",
