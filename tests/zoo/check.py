@@ -15,7 +15,7 @@ from headprobe.errors import HeadprobeError
 from headprobe.tile import AttentionTile
 from tests.capture.watching import full
 from tests.zoo.build import build
-from tests.zoo.compare import PROOF, TOLERANCE, distinct, same, signatures, stripped
+from tests.zoo.compare import PROOF, ROUNDED, TOLERANCE, distinct, same, signatures, stripped
 from tests.zoo.inputs import Inputs, NotRunError, Values, complete, forward, inputs_for, one_line
 from tests.zoo.shrink import NARROW, WIDE
 from tests.zoo.truth import Recorder, recording
@@ -197,8 +197,10 @@ def _compare(expected: dict[str, list[Tensor]], tiles: list[tuple[AttentionTile,
     if extra := [path for path in captured if path not in expected]:
         return f"wrong: {len(extra)} sites without a softmax: {', '.join(extra[:3])}"
     for path, maps in expected.items():
+        rounded = tolerance == PROOF and any(true.dtype == torch.float32 for true in maps)
+        bound = ROUNDED if rounded else tolerance
         problems = [
-            same(signatures(true), signatures(seen), tolerance) for true, seen in _readings(maps, captured[path])
+            same(signatures(true), signatures(seen), bound) for true, seen in _readings(maps, captured[path])
         ]
         if all(problems):
             return f"wrong: {path}: {problems[0]}"
