@@ -199,9 +199,7 @@ def _compare(expected: dict[str, list[Tensor]], tiles: list[tuple[AttentionTile,
     for path, maps in expected.items():
         rounded = tolerance == PROOF and any(true.dtype == torch.float32 for true in maps)
         bound = ROUNDED if rounded else tolerance
-        problems = [
-            same(signatures(true), signatures(seen), bound) for true, seen in _readings(maps, captured[path])
-        ]
+        problems = [same(signatures(true), signatures(seen), bound) for true, seen in _readings(maps, captured[path])]
         if all(problems):
             return f"wrong: {path}: {problems[0]}"
     return "exact"
