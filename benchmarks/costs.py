@@ -10,8 +10,9 @@ from torch import Tensor
 
 from benchmarks.measure import Row, Settings, alternate, compared
 from benchmarks.pairs import maps_of
+from headprobe.collect import PROBED
 from headprobe.engine.local import Workers
-from headprobe.metrics import METRICS, Metric
+from headprobe.metrics import METRICS, Metric, reads_outputs
 from headprobe.tile import AttentionTile
 
 HEADS, TOKENS = 12, 512
@@ -20,8 +21,9 @@ PART = 2**21  # probabilities of a part, as a scan cuts long sequences
 
 
 def row_metrics() -> list[Metric]:
-    """Those that look at one query's rows at a time, of any input."""
-    return [metric for metric in METRICS.values() if metric.shape == "rows" and metric.name != "induction"]
+    """Those of a default scan that look at one query's rows at a time, of any input."""
+    rows = (metric for metric in METRICS.values() if metric.shape == "rows" and metric.name not in PROBED)
+    return [metric for metric in rows if not reads_outputs(metric)]
 
 
 def observe(metrics: list[Metric], maps: Tensor) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from headprobe.errors import EnvironmentFailure
 
 TILES = 8  # that live at once, at most
+HELD = 3  # of them are rows that M1 holds
 FLOAT = 4  # bytes
 CACHED = 2**23  # bytes of a tile, for each core, that may stay in the last cache
 ADVICE = "Lower --batch-size or --max-length, choose --layers, or raise --max-memory."
@@ -91,13 +92,22 @@ def most(config: Any, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
+def rows_together(queries: int, rows: int) -> int:
+    """How many of a site's rows M1 holds at once, to compare them with those before, which it computes again each time.
+
+    Three tiles of `rows` each: one more is at hand, three make the others, and as much may lie free. Beyond a tile no
+    more than a quarter of all rows, whose products with each other are then a quarter of what is held.
+    """
+    return max(rows, min(HELD * rows, queries // 4))
+
+
 def times_computed(queries: int, rows: int, *, approx: bool = False) -> float:
     """How often a site's attention is computed in a scan with M1, on average over its rows.
 
-    Once where it is whole. Else once for the model, once for M1, and again for every later tile of rows, or once more
+    Once where it is whole. Else once for the model, once for M1, and again for every later share of rows, or once more
     for all of them where M1 is estimated.
     """
-    tiles = -(-queries // rows)
-    if tiles == 1:
+    tiles = -(-queries // rows_together(queries, rows))
+    if queries <= rows:
         return 1.0
     return 3.0 if approx else 2 + (tiles - 1) / 2

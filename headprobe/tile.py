@@ -49,12 +49,13 @@ class Source:
     """Computes rows of a site's attention anew, which a tile does not hold.
 
     `read(first, last)` gives the tile of those of the site's query rows, as long as the inputs of the forward pass are
-    what they were: while the receiver of a tile runs, and after the pass until the next. `rows` of them fit a tile;
-    `bytes` are kept alive for it.
+    what they were: while the receiver of a tile runs, and after the pass until the next. `rows` of them fit a tile,
+    `few` stay in a CPU's cache; `bytes` are kept alive for it.
     """
 
     read: Callable[[int, int], "AttentionTile"]
     rows: int
+    few: int
     bytes: int = 0
 
     def then(self, change: Callable[["AttentionTile"], "AttentionTile"]) -> "Source":
@@ -151,6 +152,11 @@ class AttentionTile:
         """As many rows of the site as fit a tile."""
         return self.probs.shape[2] if self.source is None else self.source.rows
 
+    @property
+    def few(self) -> int:
+        """As many rows of the site as stay in a CPU's cache."""
+        return self.probs.shape[2] if self.source is None else self.source.few
+
     def part(self, first: int, last: int) -> "AttentionTile":
         """The site's rows `first` to `last`: the tile's own, or computed anew.
 
@@ -230,7 +236,7 @@ class AttentionTile:
             structure=structure,
             start=self.start + first,
             outputs=cut_outputs(self.outputs, rows),
-            source=Source(self.cut, max(1, last - first)) if self.whole else self.source,
+            source=Source(self.cut, max(1, last - first), max(1, last - first)) if self.whole else self.source,
         )
 
     def select(self, first: int, last: int) -> "AttentionTile":

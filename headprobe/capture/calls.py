@@ -1,8 +1,10 @@
 """One attention call, and which of its queries and keys belong to which sequence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from headprobe.capture.masks import Inputs
@@ -30,6 +32,14 @@ class Made:
         return Made(self.z[:, :, first:last], self.values)
 
 
+def joined_made(parts: Sequence[Made | Unknown | None]) -> Made | Unknown | None:
+    """What queries that follow each other gave, as one."""
+    made = [part for part in parts if isinstance(part, Made)]
+    if len(made) < len(parts):
+        return next(part for part in parts if not isinstance(part, Made))
+    return Made(torch.cat([part.z for part in made], 2), made[0].values)
+
+
 class Anew(Protocol):
     """A call that can be made again."""
 
@@ -45,6 +55,10 @@ class Anew(Protocol):
     @property
     def separable(self) -> bool:
         """True if that can be done: it is known of all that the call is given where its sequences are in it."""
+
+    @property
+    def keys_together(self) -> bool:
+        """True if it can't be made over some of its keys alone."""
 
     @property
     def bytes(self) -> int:

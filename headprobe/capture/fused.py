@@ -44,6 +44,11 @@ class FusedCall:
         return kept_bytes(self.query, self.key, *outputs, share=self.share)
 
     @property
+    def keys_together(self) -> bool:
+        """True if it can't be made over some of its keys alone."""
+        return False
+
+    @property
     def separable(self) -> bool:
         """True if each sequence has queries and keys, and a mask if not all have one."""
         batch = self.shape[0]

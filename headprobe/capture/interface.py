@@ -118,6 +118,14 @@ class EagerCall:
         given = {"attention_mask": self.mask, **self.options}
         return all(_by_sequence(name, option, batch, heads) is not None for name, option in given.items())
 
+    @property
+    def keys_together(self) -> bool:
+        """True if an option has an axis of keys that it is not known how to cut."""
+        keys = self.key.shape[2]
+        known = (*CUT, *POSITIONS)
+        others = [option for name, option in self.options.items() if name not in known and isinstance(option, Tensor)]
+        return any(option.dim() >= 2 and option.shape[-1] == keys for option in others)
+
     def of(self, sequences: slice) -> "EagerCall":
         """The call for some of its sequences, where it is separable."""
         batch, heads = self.query.shape[:2]
@@ -145,7 +153,7 @@ class EagerCall:
 
         Over the first `reach` keys where that is given: those after them would get exactly nothing.
         """
-        keys = slice(0, self.key.shape[2] if reach is None or self._reads_keys() else reach)
+        keys = slice(0, self.key.shape[2] if reach is None else reach)
         part = self.query[:, :, first:last]
         options = {
             name: self._cut(option, first, last, keys) if name in CUT else option
@@ -168,13 +176,6 @@ class EagerCall:
     def without_values(self) -> "EagerCall":
         """The call, its values let go."""
         return replace(self, value=self.key, has_values=False)
-
-    def _reads_keys(self) -> bool:
-        """True if an option has an axis of keys that it is not known how to cut."""
-        keys = self.key.shape[2]
-        known = (*CUT, *POSITIONS)
-        others = [option for name, option in self.options.items() if name not in known and isinstance(option, Tensor)]
-        return any(option.dim() >= 2 and option.shape[-1] == keys for option in others)
 
     def _cut(self, option: Any, first: int, last: int, keys: slice) -> Any:
         if isinstance(option, LazyMask):

@@ -11,8 +11,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from headprobe.masks import spans
-
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
@@ -27,17 +25,23 @@ class Intervals:
         """From a mask's rows [row or 1, query, key] bool, some after the others; None where a query skips a key."""
         low, high = [], []
         for block in blocks:
-            first, last, size = spans(block, torch.ones(1, keys, dtype=torch.bool).expand(len(block), keys))
-            if not torch.equal(last - first, size):
+            begins = (block[..., 1:] > block[..., :-1]).sum(-1, dtype=torch.int32) + block[..., 0]
+            if bool((begins > 1).any()):
                 return None
-            low.append(first)
-            high.append(last)
+            low.append(block.byte().argmax(-1))
+            high.append(low[-1] + block.sum(-1, dtype=torch.int32))
         return cls(torch.cat(low, 1), torch.cat(high, 1), keys)
 
     @cached_property
     def size(self) -> Tensor:
         """[row or 1, query]: how many keys a query sees."""
         return self.high - self.low
+
+    def rows(self, first: int, last: int, keys: slice) -> Tensor:
+        """[row or 1, query, key] bool: the mask, of the queries from `first` to `last` and some keys."""
+        at = torch.arange(keys.start, keys.stop, dtype=torch.int32)
+        low, high = (ends[:, first:last, None].int() for ends in (self.low, self.high))
+        return (at >= low) & (at < high)
 
     @cached_property
     def seen_keys(self) -> Tensor:
@@ -59,6 +63,14 @@ class Intervals:
         if bool((self.size[:, first:last] == 0).any()):
             return None
         return int(self.high[:, first:last].max())
+
+    def rows_within(self, first: int, places: int) -> int:
+        """How many queries from `first` on, with all keys up to the last that any of them sees, are so many places.
+
+        A query that sees nothing spreads its attention over all keys.
+        """
+        reach = self.high.where(self.size > 0, self.keys)[:, first:].amax(0).cummax(0).values
+        return int((reach * torch.arange(1, len(reach) + 1) <= places).sum())
 
     def is_one_directional(self, valid: Tensor) -> bool | None:
         """As `Structure.one_directional`, where a look at the ends of what each query sees is enough to tell."""

@@ -16,7 +16,7 @@ from headprobe.capture.interface import AttentionFunction, EagerCall, listening,
 from headprobe.capture.layout import UNKNOWN, Layout, excluded, head_count, included, layout, refused, unsupported
 from headprobe.capture.lazy import lazy_masks
 from headprobe.capture.masks import Inputs, named
-from headprobe.capture.memory import LargeBlocks
+from headprobe.capture.memory import Memory
 from headprobe.capture.naming import key_value_heads, unhidden, without_filling
 from headprobe.capture.shown import Room, Shown
 from headprobe.capture.sites import Run, Sites, part_of
@@ -64,7 +64,7 @@ def observing(
         for handle in observer.hooks():
             stack.callback(handle.remove)
         stack.enter_context(lazy_masks(tile_bytes))
-        stack.callback(observer.blocks.close)
+        stack.callback(observer.memory.close)
         stack.enter_context(observer.tap)
         yield observer
 
@@ -79,7 +79,7 @@ class Observer:
         self.allow_invalid = allow_invalid
         self.wiring = Wiring(wanted=outputs)
         self.receiving = False
-        self.blocks = LargeBlocks()
+        self.memory = Memory(room.tile)
         self.tap = SoftmaxTap(self)
         self._sites = Sites(model)
         self._paths = {module: path for path, module in model.named_modules()}

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from headprobe import devices
-from headprobe.capture.calls import Anew, Call, Made, Piece
+from headprobe.capture.calls import Anew, Call, Made, Piece, joined_made
 from headprobe.capture.interface import EagerCall
 from headprobe.capture.masks import Extent
 from headprobe.capture.memory import SMALL
+from headprobe.capture.structure import Structure
 from headprobe.capture.tiles import make_tile
 from headprobe.capture.validate import validate
 from headprobe.devices import Arithmetic
@@ -37,7 +38,7 @@ class Room:
     def tile_of(self, shape: tuple[int, int, int, int], *, separable: bool, in_cache: bool) -> tuple[int, int]:
         """How many sequences of a call [sequence, head, query, key] go into one tile, and how many query rows of each.
 
-        Sequences in shares as even as can be, and at least one; all its rows, or as many as there is room for.
+        Sequences in shares as even as can be, and at least one; all its rows, or as many as stay in the cache.
         """
         batch, heads, queries, keys = shape
         a_row = max(1, heads * keys * FLOAT)
@@ -46,8 +47,10 @@ class Room:
         if separable:
             tiles = -(-batch // max(1, several // (a_row * max(1, queries))))
             sequences = -(-batch // max(1, tiles))
-        most = self.tile if self.whole_sequences else min(several, SMALL) if in_cache else several
-        return sequences, min(queries, max(1, most // (max(1, sequences) * a_row)))
+        a_row *= max(1, sequences)
+        if self.whole_sequences and a_row * queries <= self.tile:
+            return sequences, queries
+        return sequences, min(queries, max(1, (min(several, SMALL) if in_cache else several) // a_row))
 
 
 class Shown:
@@ -105,14 +108,17 @@ class Shown:
             mine = replace(call, shape=(part.stop - first, *call.shape[1:]), anew=call.anew.of(part))
             yield part, Shown(self._observer, self.site, mine, self._pieces, part)
 
-    def _parts(self) -> Iterator[tuple[int, int, int | None]]:
-        """The rows of the call in tiles: first, last, and how many keys they reach if that is not all."""
-        batch, heads, _, keys = self._call.shape
-        for first in range(0, self._queries, self.rows):
-            last = min(first + self.rows, self._queries)
-            if self.rows < self._queries:
-                self._observer.blocks.next(batch * heads * self.rows * keys * FLOAT)
+    def _parts(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int | None]]:
+        """Rows of the call in parts: first, last, and how many keys they reach if that is not all."""
+        structure, end = self._structure, self._queries if end is None else end
+        while first < end:
+            rows = self.rows
+            if rows < self._queries:
+                self._observer.memory.check()
+                rows = rows if structure is None else structure.rows_within(first, rows)
+            last = min(first + rows, end)
             yield first, last, self._reach(first, last)
+            first = last
 
     def see(self, start: int, probs: Tensor, made: Made | Unknown | None = None) -> None:
         """Take the probabilities of the call's rows from `start` on to the receiver, with what they gave if wanted."""
@@ -147,11 +153,18 @@ class Shown:
                 tiles.append(replace(tile, outputs=outputs))
         return tiles
 
-    def _reach(self, first: int, last: int) -> int | None:
-        structure = self._call.structure
+    @property
+    def _structure(self) -> Structure | None:
+        """What tells that some rows don't see all keys, which they are then cut with."""
+        structure, anew = self._call.structure, self._call.anew
+        if anew is None or anew.keys_together:
+            return None
         if self.site.kind != "decoder" or structure is None or structure.is_meta or structure.shape[1] == 1:
             return None
-        return structure.reach(first, last)
+        return structure
+
+    def _reach(self, first: int, last: int) -> int | None:
+        return None if self._structure is None else self._structure.reach(first, last)
 
     def _tile(self, piece: Piece, start: int, probs: Tensor, made: Made | Unknown | None) -> AttentionTile | None:
         """Those of the call's rows from `start` on that are the piece's; None where none is."""
@@ -171,11 +184,29 @@ class Shown:
         return tile if anew is None else replace(tile, source=self._source(anew, piece))
 
     def _source(self, anew: Anew, piece: Piece) -> Source:
-        return Source(partial(self._again, anew, piece), self.rows, anew.bytes)
+        a_row = self._call.shape[0] * self._call.shape[1] * self._call.shape[3] * FLOAT
+        rows = max(self.rows, min(self._queries, self._observer.room.tile // max(1, a_row)))
+        return Source(partial(self._again, anew, piece), rows, self.rows, anew.bytes)
 
     def _again(self, anew: Anew, piece: Piece, first: int, last: int) -> AttentionTile:
         first, last = piece.queries.start + first, piece.queries.start + last
         with self._observer.tap.paused(), self._arithmetic.used():  # as the model did it
-            tile = self._tile(piece, first, *anew.again(first, last, self._reach(first, last)))
+            tile = self._tile(piece, first, *self._rows_again(anew, first, last))
         assert tile is not None  # the rows are the piece's own
         return tile
+
+    def _rows_again(self, anew: Anew, first: int, last: int) -> tuple[Tensor, Made | Unknown | None]:
+        """Probabilities of the rows, and what they gave, in parts that stay in the cache."""
+        keys = self._reach(first, last) or self._call.shape[3]
+        probs, made = None, []
+        for begin, end, reach in self._parts(first, last):
+            some, gave = anew.again(begin, end, reach)
+            if end - begin == last - first:
+                return some, gave
+            if probs is None:
+                self._observer.memory.give_back()  # before so much is held at once
+                probs = some.new_zeros(*some.shape[:2], last - first, keys)
+            probs[:, :, begin - first : end - first, : some.shape[3]] = some
+            made.append(gave)
+        assert probs is not None  # there are rows
+        return probs, joined_made(made)

@@ -12,7 +12,7 @@ from headprobe.capture.lazy import LazyMask
 from headprobe.masks import spans
 
 HIDDEN = -9e3  # additive masks hide with -1e4, -1e9, finfo.min or -inf; no bias of a key that some head can see is less
-BLOCK = 2**24  # places that are looked at at once
+BLOCK = 2**21  # places that are looked at at once: what is made of them stays in a CPU's cache
 
 
 def visible(mask: Tensor) -> Tensor:
@@ -44,6 +44,12 @@ class Structure:
     def rows(self, first: int, last: int, reach: int | None = None) -> Tensor:
         """[row or 1, query or 1, key]: of the queries from `first` to `last`, over all keys or the first `reach`."""
         keys = slice(0, self.shape[2] if reach is None else reach)
+        if isinstance(self._seen, LazyMask) and self._intervals is not None:
+            return self._intervals.rows(first, last, keys)
+        return self._read(first, last, keys)
+
+    def _read(self, first: int, last: int, keys: slice) -> Tensor:
+        """The same from what it is made of."""
         if isinstance(self._seen, LazyMask):
             return visible(self._seen.part(slice(first, last), keys))
         return (self._seen if self.shape[1] == 1 else self._seen[:, first:last])[..., keys]
@@ -59,11 +65,12 @@ class Structure:
 
         Of so many `queries`, where it is one row that holds for all.
         """
-        queries = self.shape[1] if queries is None else queries
-        step = max(1, BLOCK // max(1, self.shape[0] * self.shape[2]))
-        for first in range(0, queries, step):
-            part = slice(first, min(first + step, queries))
+        for part in self._steps(self.shape[1] if queries is None else queries):
             yield part, self.rows(part.start, part.stop)
+
+    def _steps(self, queries: int) -> Iterator[slice]:
+        step = max(1, BLOCK // max(1, self.shape[0] * self.shape[2]))
+        return (slice(first, min(first + step, queries)) for first in range(0, queries, step))
 
     def cut(self, queries: slice, keys: slice) -> "Structure":
         """Of those queries and keys alone."""
@@ -77,10 +84,13 @@ class Structure:
 
     @cached_property
     def _intervals(self) -> Intervals | None:
-        """What says all of a mask that is made anew each time, where two numbers a query do."""
-        if not isinstance(self._seen, LazyMask) or self.is_meta or not devices.at_hand(self._seen):
+        """What says all of the mask, where two numbers a query do."""
+        if self.shape[1] == 1 or self.is_meta or not devices.at_hand(self._seen):
             return None
-        return Intervals.of((block for _, block in self.blocks()), self.shape[2])
+        every = slice(0, self.shape[2])
+        return Intervals.of(
+            (self._read(part.start, part.stop, every) for part in self._steps(self.shape[1])), every.stop
+        )
 
     @cached_property
     def seen_keys(self) -> Tensor:
@@ -114,6 +124,13 @@ class Structure:
             some = block.any(1).any(0).nonzero()
             self._reach[first, last] = int(some[-1]) + 1 if bool(block.any(2).all()) else None
         return self._reach[first, last]
+
+    def rows_within(self, first: int, rows: int) -> int:
+        """How many queries from `first` on go with their keys where `rows` with all keys do: more if they reach less.
+
+        As many where that is not known beforehand.
+        """
+        return rows if self._intervals is None else max(rows, self._intervals.rows_within(first, rows * self.shape[2]))
 
     def hides(self, query_mask: Tensor, key_mask: Tensor) -> bool:
         """True if it hides anything but padding. The masks are [row, query] and [row, key] bool."""

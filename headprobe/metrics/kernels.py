@@ -88,13 +88,14 @@ def span(tile: Rows, r: int, visible: Array) -> tuple[int, int]:
     All keys count where any head has mass outside: nothing that a model does may go missing.
     """
     first = tile.rows[r, 0] * tile.seen_strides[0] + tile.rows[r, 1] * tile.seen_strides[1]
-    low, high = tile.keys, 0
+    seen = tile.seen[first : first + tile.keys]
     for k in range(tile.keys):
-        visible[k] = tile.seen[first + k]
-        if visible[k] > 0:
-            low = min(low, k)
-            high = k + 1
-    low = min(low, high)
+        visible[k] = seen[k]
+    low, high = 0, tile.keys
+    while high > 0 and not seen[high - 1]:
+        high -= 1
+    while low < high and not seen[low]:
+        low += 1
     for h in range(tile.heads):
         o = start(tile, r, h)
         mass = float32(0)
@@ -192,26 +193,38 @@ def kullback_leibler(tile: Rows, sizes: Array, smoothing: float, sums: Array) ->
 
 
 @compiled
+def find_meetings(massive: Array, empty: Array, n: int, found: Array) -> None:
+    """Sets `found` [head, head] where of the first n keys one is `massive` for the first and `empty` for the second."""
+    for g in range(len(found)):
+        for h in range(len(found)):
+            if not found[g, h]:
+                keys = float32(0)
+                for k in range(n):
+                    keys += massive[g, k] * empty[h, k]
+                found[g, h] = keys > 0
+
+
+@compiled
 def infinite(tile: Rows, counts: Array) -> None:
     """Adds 1 to `counts` [b, head, head] where the unsmoothed KL(row ‖ column) of a row is infinite.
 
     That is where one head has mass on a visible key on which the other has none.
     """
-    massive, empty = np.empty((tile.heads, tile.keys), np.float32), np.empty((tile.heads, tile.keys), np.float32)
+    massive, empty = np.empty((tile.heads, BLOCK), np.float32), np.empty((tile.heads, BLOCK), np.float32)
+    found = np.empty((tile.heads, tile.heads), np.bool_)
     for r in range(len(tile.rows)):
-        b, low, n = tile.rows[r, 0], tile.spans[r, 0], tile.spans[r, 1] - tile.spans[r, 0]
-        s = b * tile.seen_strides[0] + tile.rows[r, 1] * tile.seen_strides[1] + low
-        seen = tile.seen[s : s + n]
-        for h in range(tile.heads):
-            o = start(tile, r, h) + low
-            row = tile.probs[o : o + n]
-            for k in range(n):
-                mass = float32(1) if row[k] > 0 else float32(0)
-                massive[h, k] = mass * float32(seen[k])
-                empty[h, k] = (float32(1) - mass) * float32(seen[k])
-        for g in range(tile.heads):
+        b, t = tile.rows[r]
+        found[:] = False
+        for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
+            n = min(BLOCK, tile.spans[r, 1] - first)
+            s = b * tile.seen_strides[0] + t * tile.seen_strides[1] + first
+            seen = tile.seen[s : s + n]
             for h in range(tile.heads):
-                found = float32(0)
+                o = start(tile, r, h) + first
+                row = tile.probs[o : o + n]
                 for k in range(n):
-                    found += massive[g, k] * empty[h, k]
-                counts[b, g, h] += found > 0
+                    mass = float32(1) if row[k] > 0 else float32(0)
+                    massive[h, k] = mass * float32(seen[k])
+                    empty[h, k] = (float32(1) - mass) * float32(seen[k])
+            find_meetings(massive, empty, n, found)
+        counts[b] += found

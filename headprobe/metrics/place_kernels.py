@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import float32
 
-from headprobe.metrics.kernels import Array, Rows, compiled, start
+from headprobe.metrics.kernels import BLOCK, Array, Rows, compiled, start
 
 
 class Keys(NamedTuple):
@@ -30,30 +30,42 @@ def places(tile: Rows, keys: Keys, at: Array, own: Array, columns: Array, sums: 
     `at` [row] is the queries' position and `own` [row] their segment. `weights` [row, head, column] gets the row's
     weight at each key of `columns` [row, column].
     """
-    apart, near = np.empty(tile.keys, np.float32), np.empty(tile.keys, np.float32)
-    far, inside = np.empty(tile.keys, np.float32), np.empty(tile.keys, np.float32)
+    apart, near = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    far, inside = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    close_by, far_off = float32(keys.near), float32(keys.far)
     for r in range(len(tile.rows)):
-        b = tile.rows[r, 0]
-        where, segment, special, delimiter = keys.positions[b], keys.segments[b], keys.special[b], keys.delimiter[b]
-        for k in range(tile.keys):
-            apart[k] = abs(at[r] - where[k]) if where[k] >= 0 else float32(0)
-            near[k] = float32(where[k] >= 0 and apart[k] <= keys.near)
-            far[k] = float32(apart[k] > keys.far)
-            inside[k] = float32(segment[k] == own[r])
+        b, here, mine = tile.rows[r, 0], at[r], own[r]
+        sums[r] = 0
+        for first in range(tile.spans[r, 0], tile.spans[r, 1], BLOCK):
+            n = min(BLOCK, tile.spans[r, 1] - first)
+            where, segment = keys.positions[b, first : first + n], keys.segments[b, first : first + n]
+            special, delimiter = keys.special[b, first : first + n], keys.delimiter[b, first : first + n]
+            for k in range(n):
+                apart[k] = abs(here - where[k]) if where[k] >= 0 else float32(0)
+                near[k] = float32(1) if (where[k] >= 0) & (apart[k] <= close_by) else float32(0)
+                far[k] = float32(1) if apart[k] > far_off else float32(0)
+                inside[k] = float32(1) if segment[k] == mine else float32(0)
+            for h in range(tile.heads):
+                o = start(tile, r, h) + first
+                row = tile.probs[o : o + n]
+                marked, point, close = float32(0), float32(0), float32(0)
+                remote, same, distance = float32(0), float32(0), float32(0)
+                for k in range(n):
+                    p = row[k]
+                    marked += p * special[k]
+                    point += p * delimiter[k]
+                    close += p * near[k]
+                    remote += p * far[k]
+                    same += p * inside[k]
+                    distance += p * apart[k]
+                into = sums[r, h]
+                into[0] += marked
+                into[1] += point
+                into[2] += close
+                into[3] += remote
+                into[4] += same
+                into[5] += distance
         for h in range(tile.heads):
-            o = start(tile, r, h)
-            row = tile.probs[o : o + tile.keys]
-            marked, point, close = float32(0), float32(0), float32(0)
-            remote, same, distance = float32(0), float32(0), float32(0)
-            for k in range(tile.keys):
-                p = row[k]
-                marked += p * special[k]
-                point += p * delimiter[k]
-                close += p * near[k]
-                remote += p * far[k]
-                same += p * inside[k]
-                distance += p * apart[k]
-            into = sums[r, h]
-            into[0], into[1], into[2], into[3], into[4], into[5] = marked, point, close, remote, same, distance
+            row = tile.probs[start(tile, r, h) :]
             for c in range(columns.shape[1]):
                 weights[r, h, c] = row[columns[r, c]]

@@ -5,10 +5,11 @@ Rows that no tile holds any more are computed again. The diagonal is taken out b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headprobe.budget import rows_together
 from headprobe.metrics.fused import loops
 
 if TYPE_CHECKING:
@@ -36,23 +37,43 @@ def row_grams(tile: AttentionTile, visit: Callable[[AttentionTile], None]) -> Te
 
     Each of the tiles that hold these rows is shown once to `visit`.
     """
-    blocks: list[Block] = []
-    inverses: list[Tensor] = []
+    step = tile.queries if tile.whole else rows_together(tile.queries, tile.step)
+    blocks: list[tuple[Block, Tensor]] = []
     total: Tensor | None = None
-    step = tile.queries if tile.whole else tile.step
     for first in range(0, tile.queries, step):
-        part = tile if tile.whole else tile.part(first, min(first + step, tile.queries))
-        visit(part)
-        sums, inverse = _within(part)
+        sums, inverse, block = _with_earlier(tile, first, min(first + step, tile.queries), blocks, visit)
         total = sums if total is None else total + sums
-        block = _block(part)
-        for earlier, other_inverse in zip(blocks, inverses, strict=True):
-            if block.meets(earlier):
-                total += _between(part, inverse, tile.part(earlier.first, earlier.last), other_inverse)
-        blocks.append(block)
-        inverses.append(inverse)
+        blocks.append((block, inverse))
     assert total is not None  # a site has rows
     return total
+
+
+def _with_earlier(
+    tile: AttentionTile,
+    first: int,
+    last: int,
+    earlier: list[tuple[Block, Tensor]],
+    visit: Callable[[AttentionTile], None],
+) -> tuple[Tensor, Tensor, Block]:
+    """The sums over some rows' products with each other and with those of earlier blocks; 1 / Gᵢᵢ; where they look."""
+    rows = tile if tile.whole else tile.part(first, last)
+    visit(rows)
+    sums, inverse = _within(rows)
+    mine = _block(rows)
+    for block, other_inverse in earlier:
+        if mine.meets(block):
+            for few, others in _few(tile, block):
+                sums += _between(rows, inverse, others, other_inverse[..., few])
+    return sums, inverse, mine
+
+
+def _few(tile: AttentionTile, block: Block) -> Iterator[tuple[slice, AttentionTile]]:
+    """The rows of a block, counted from its first, computed again: so few at a time that they stay in the cache."""
+    count = block.last - block.first
+    step = max(1, tile.few * tile.probs.shape[3] // max(1, block.high))
+    for first in range(0, count, step):
+        rows = slice(first, min(first + step, count))
+        yield rows, tile.part(block.first + rows.start, block.first + rows.stop)
 
 
 def _block(tile: AttentionTile) -> Block:

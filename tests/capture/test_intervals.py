@@ -41,11 +41,19 @@ def test_a_mask_that_is_made_anew_says_what_a_held_one_does(
     seen = mask(kind, width) & valid[:, None, :]
     lazy = Structure(LazyMask(lambda q, k: seen[:, None, q, k], torch.empty(0, dtype=torch.bool), (len(seen), 1, N, N)))
     held = Structure(seen)
+    held.__dict__["_intervals"] = None  # which it then does without
     assert torch.equal(lazy.seen_keys, held.seen_keys)
     assert torch.equal(lazy.seeing, held.seeing)
     assert lazy.widest == held.widest
     for first, last in ((0, N), (2, 5), (N - 1, N)):
         assert lazy.reach(first, last) == held.reach(first, last)
+        assert torch.equal(lazy.rows(first, last, last), held.rows(first, last, last))
+        rows = lazy.rows_within(first, 2)
+        assert held.rows_within(first, 2) == 2
+        if rows > 2:
+            some = seen[:, first : first + rows]
+            reached = int((torch.arange(1, N + 1) * some.any(1).any(0)).max()) if bool(some.any(2).all()) else N
+            assert rows * reached <= 2 * N
     for queries in (valid, torch.ones_like(valid), torch.ones_like(valid[:1])):
         assert lazy.hides(queries, valid) == held.hides(queries, valid)
         assert not lazy.follows(queries, valid) or held.follows(queries, valid)

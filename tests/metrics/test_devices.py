@@ -102,7 +102,7 @@ def _with_sink(tile: AttentionTile) -> AttentionTile:
 
 def in_parts(tile: AttentionTile, rows: int) -> list[AttentionTile]:
     """The tile's rows a few at a time, each with a way to the others."""
-    source = Source(tile.cut, rows)
+    source = Source(tile.cut, rows, rows)
     edges = range(0, tile.queries, rows)
     return [replace(tile.cut(first, min(first + rows, tile.queries)), source=source) for first in edges]
 
