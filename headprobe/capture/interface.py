@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -29,17 +29,20 @@ AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class Listener(Protocol):
-    """Who is told of an attention call: the whole call, instead of which it returns the output."""
+    """Who is told of an attention call: the whole call, instead of which it returns the output.
 
-    def attend(
-        self, function: AttentionFunction, module: nn.Module, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run the call and return what `function` would have returned."""
+    A `passive` one makes it as it is, so that others of the kind may listen as well.
+    """
+
+    passive: bool
+
+    def attend(self, call: "EagerCall") -> tuple[Tensor, Tensor | None]:
+        """Make the call and return what its function would have returned."""
         ...
 
 
 _lock = threading.Lock()
-_listeners: dict[nn.Module, Listener] = {}
+_listeners: dict[nn.Module, tuple[Listener, ...]] = {}
 _original = AttentionInterface.get_interface
 
 
@@ -48,18 +51,32 @@ def _get_interface(self: AttentionInterface, attn_implementation: str, default: 
 
     @wraps(function)
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        listener = _listeners.get(module)
-        if listener is None:  # a model that nobody observes, perhaps in another thread
-            return function(module, *args, **kwargs)
-        if attn_implementation != "eager":
+        listeners = _listeners.get(module, ())
+        if listeners and attn_implementation != "eager":
             raise UsageError(
                 "E-EAGER",
                 f"the model runs with {attn_implementation} attention, which gives no probabilities",
                 'Call model.set_attn_implementation("eager") first.',
             )
-        return listener.attend(function, module, *args, **kwargs)
+        told = function  # of a model that nobody observes, perhaps in another thread
+        for listener in listeners:
+            told = partial(_tell, listener, told)
+        return told(module, *args, **kwargs)
 
     return call
+
+
+def _tell(
+    listener: Listener,
+    function: AttentionFunction,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    return listener.attend(EagerCall(function, module, query, key, value, attention_mask, options))
 
 
 @contextmanager
@@ -67,20 +84,23 @@ def listening(modules: Iterable[nn.Module], listener: Listener) -> Iterator[None
     """Tell `listener` of every attention call that one of `modules` makes through transformers' interface.
 
     The wrapper stays in place as long as anybody listens and is taken away with the last listener. Raises
-    `UsageError` where a module is observed already.
+    `UsageError` where a module is observed already, unless all who do are passive.
     """
     mine = list(modules)
     with _lock:
-        if any(module in _listeners for module in mine):
+        others = {other for module in mine for other in _listeners.get(module, ())}
+        if others and (listener in others or not all(each.passive for each in (*others, listener))):
             raise UsageError("E-OBSERVED", "the model is observed already", "Close the other observing() first.")
-        _listeners.update(dict.fromkeys(mine, listener))
+        for module in mine:
+            _listeners[module] = (*_listeners.get(module, ()), listener)
         setattr(AttentionInterface, "get_interface", _get_interface)  # noqa: B010 - mypy refuses the assignment
     try:
         yield
     finally:
         with _lock:
             for module in mine:
-                del _listeners[module]
+                left = tuple(each for each in _listeners.pop(module) if each is not listener)
+                _listeners.update({module: left} if left else {})
             if not _listeners:
                 setattr(AttentionInterface, "get_interface", _original)  # noqa: B010
 

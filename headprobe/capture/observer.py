@@ -12,7 +12,7 @@ from headprobe import devices
 from headprobe.capture.calls import Call, pieces
 from headprobe.capture.frames import Frame, Frames, anchor
 from headprobe.capture.fused import FusedCall
-from headprobe.capture.interface import AttentionFunction, EagerCall, listening, probabilities
+from headprobe.capture.interface import EagerCall, listening, probabilities
 from headprobe.capture.layout import UNKNOWN, Layout, excluded, head_count, included, layout, refused, unsupported
 from headprobe.capture.lazy import lazy_masks
 from headprobe.capture.masks import Inputs, named
@@ -71,6 +71,8 @@ def observing(
 
 class Observer:
     """Both taps' listener: knows which module is running, names sites, makes tiles and hands them on."""
+
+    passive = False
 
     def __init__(self, model: nn.Module, receive: Receive, room: Room, allow_invalid: bool, outputs: bool) -> None:
         self.model = model
@@ -147,22 +149,13 @@ class Observer:
 
     # --- the taps -----------------------------------------------------------------------------------------------
 
-    def attend(
-        self,
-        function: AttentionFunction,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None = None,
-        **options: Any,
-    ) -> tuple[Tensor, Tensor | None]:
+    def attend(self, eager: EagerCall) -> tuple[Tensor, Tensor | None]:
         """The interface tap: run the call, whole where it fits the tile, and show what its softmax gave."""
+        module = eager.module
         self._check_running(module)
         if self._sites.leave_out(self._paths[module], excluded(module, by_interface=True)):
             with self._inside():
-                return function(module, query, key, value, attention_mask, **options)
-        eager = EagerCall(function, module, query, key, value, attention_mask, options)
+                return eager.whole()
         kept = eager if self.wiring.wanted else eager.without_values()
         shown = self._show(self._call(eager, kept))
         with self._inside():
@@ -206,6 +199,11 @@ class Observer:
             self._sites.left_out[frame.path] = UNKNOWN
 
     def _see_softmax(self, frame: Frame, found: Layout, scores: Tensor, probs: Tensor) -> None:
+        shown, probs = self._softmax_shown(frame, found, scores, probs)
+        shown.see(0, probs)
+
+    def _softmax_shown(self, frame: Frame, found: Layout, scores: Tensor, probs: Tensor) -> tuple[Shown, Tensor]:
+        """Whose attention a softmax is, and what it gave as [row, head, query, key]."""
         with self.tap.paused():
             in_blocks = scores.dim() == 5
             scores, probs = found.apply(scores), found.apply(probs)
@@ -217,7 +215,7 @@ class Observer:
             structure = None if known and bool(shown.all()) else Structure(shown, of_one_call=True)
         kv_heads = key_value_heads(frame.module, probs.shape[1])
         rows, heads, queries, keys = probs.shape
-        self._show(Call(frame.path, frame.module, (rows, heads, queries, keys), structure, kv_heads)).see(0, probs)
+        return self._show(Call(frame.path, frame.module, (rows, heads, queries, keys), structure, kv_heads)), probs
 
     def fused(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """The softmax tap: torch computed attention without holding its probabilities, so they are computed again."""

@@ -77,6 +77,11 @@ class Shown:
         """True if one tile holds the call."""
         return self._sequences == self._call.shape[0] and self.rows == self._queries
 
+    @property
+    def repeated(self) -> bool:
+        """True for a call that was shown before, whose rows are not shown again."""
+        return not self._pieces
+
     def run(self, whole: EagerCall) -> Tensor:
         """The call's output, from parts of it that are shown one after the other."""
         outputs = []

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 # In inference mode torch shows the composite operators themselves, else what they are made of.
 SOFTMAX = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default, torch.ops.aten.softmax.int)
+CALLS = (nn.functional.softmax, torch.softmax, torch.special.softmax, Tensor.softmax)  # by which models ask for one
 FUSED = (
     "aten::_scaled_dot_product",
     "aten::scaled_dot_product",
@@ -61,3 +63,22 @@ class SoftmaxTap(TorchDispatchMode):
             yield
         finally:
             self.__enter__()  # type: ignore[no-untyped-call]  # as above
+
+
+class GradientTap(TorchFunctionMode):
+    """Tells `listener` of every softmax that the model's own code asks for: what it gave has gradients.
+
+    Not of those in scripted functions and in torch's own modules, which the other tap sees below autograd.
+    """
+
+    def __init__(self, listener: SoftmaxListener) -> None:
+        super().__init__()
+        self.listener = listener
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in CALLS:
+            named = dict(zip(("input", "dim"), args, strict=False)) | (kwargs or {})
+            if isinstance(named.get("dim"), int):
+                self.listener.softmax(named["input"].detach(), named["dim"], result)
+        return result

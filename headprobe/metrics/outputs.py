@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headprobe.tile import AttentionTile
 
 NOISE = 1e-20  # of the square of a head's mean: below it lies what float64 leaves of a head that always gives the same
-HINT = "Leave out cka, ocos and norms, or choose other layers with --layers and --kind."
+HINT = "Leave out what needs it (cka, ocos, norms; the penalties output and subspace), or choose other layers."
 
 
 def outputs_of(tile: AttentionTile) -> Outputs:

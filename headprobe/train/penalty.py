@@ -1,6 +1,5 @@
 """DiversityPenalty: how alike heads are, as a loss."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -11,12 +10,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from headprobe.capture.naming import first_number
-from headprobe.capture.training import KeptCall, TrainingObserver
+from headprobe.capture.training import Kept, TrainingObserver
 from headprobe.collect import check_choice
 from headprobe.devices import Arithmetic
-from headprobe.errors import InputError, UsageError, nearest
+from headprobe.errors import InputError, UsageError
 from headprobe.tile import Site
-from headprobe.train.choice import ChosenKinds, ChosenLayers, chosen_kinds, chosen_layers
+from headprobe.train.choice import (
+    ChosenKinds,
+    ChosenLayers,
+    check_model,
+    chosen_kinds,
+    chosen_layers,
+    not_negative,
+    one_of,
+)
 from headprobe.train.terms import TERMS
 
 EXACT = Arithmetic.exact()
@@ -39,10 +46,10 @@ class DiversityPenalty:
 
     The loss is `weight` times the mean over the chosen sites: of `layers` ("0-3,7", a number or several) and `kinds`
     ("encoder", "decoder", "cross", or several), all by default. With a weight of 0 it is only measured. `weight` may be
-    changed between steps, and `values` has what the last call measured, by site.
+    changed between steps, and `values` has what the last call measured, by site. Several penalties may watch a model.
 
     The model must be in eager attention. Dropout on probabilities is left out of what is measured, not of what the
-    model does. Raises `UsageError` for what does not exist or has no gradient, `InputError` for attention that is none.
+    model does. Of attention that a model computes by itself "subspace" and "output" are not known. Raises `UsageError` for what does not exist or has no gradient, `InputError` for attention that is none.
     """
 
     def __init__(
@@ -53,12 +60,10 @@ class DiversityPenalty:
         layers: ChosenLayers = None,
         kinds: ChosenKinds = None,
     ) -> None:
-        if name not in TERMS:
-            raise UsageError("E-PENALTY", f'no penalty "{name}"', nearest(str(name), TERMS))
-        self.name = name
+        self.name = one_of(TERMS, name, "E-PENALTY", "penalty")
         self.weight = weight
         self.values: dict[Site, Tensor] = {}
-        self._term = TERMS[name]
+        self._term = TERMS[self.name]
         self._layers = chosen_layers(layers)
         self._kinds = chosen_kinds(kinds)
         self._observer: TrainingObserver | None = None
@@ -71,14 +76,12 @@ class DiversityPenalty:
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not (number and math.isfinite(weight) and weight >= 0):
-            raise UsageError("E-OPTION", f"weight {weight!r} is no weight of a penalty", "Give a number, 0 or more.")
-        self._weight = float(weight)
+        self._weight = not_negative("weight", weight)
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator["DiversityPenalty"]:
         """Keep the attention of `model`'s forward passes for the next call. The model computes what it always does."""
+        check_model(model)
         if self._observer is None or not self._observer.fits(model):
             self._observer, self._checked = TrainingObserver(model, self._wants), False
         self._observer.forget()
@@ -126,7 +129,9 @@ class DiversityPenalty:
             with self.watching(model):
                 found = plain(model, inputs, *args, **kwargs)
             added = self() / _steps_of_loss(trainer, kwargs.get("num_items_in_batch"))
-            return (found[0] + added, *found[1:]) if isinstance(found, tuple) else found + added
+            loss, *rest = found if isinstance(found, tuple) else (found,)
+            loss = loss + added.to(loss.device)  # of a model that lies on several
+            return (loss, *rest) if isinstance(found, tuple) else loss
 
         trainer.compute_loss = compute_loss
 
@@ -135,7 +140,7 @@ class DiversityPenalty:
             self._kinds is None or site.kind in self._kinds
         )
 
-    def _measure(self, calls: list[KeptCall], *, again: bool) -> Tensor:
+    def _measure(self, calls: list[Kept], *, again: bool) -> Tensor:
         """The mean over sites, those left out where no query counts. `again`: hold nothing for the backward pass."""
         totals: dict[Site, Any] = {}
         for call in calls:
@@ -143,13 +148,13 @@ class DiversityPenalty:
             totals[call.site] = totals[call.site] + total if call.site in totals else total
         found = {site: self._term.value(total) for site, total in totals.items()}
         self.values = {site: value.detach() for site, value in found.items()}
-        device = calls[0].call.query.device
-        values = torch.stack([value.to(device) for value in found.values()])
+        first, *_ = found.values()
+        values = torch.stack([value.to(first.device) for value in found.values()])
         known = ~values.isnan()
         mean = values.where(known, 0.0).sum() / known.sum().clamp(min=1)
-        return mean if calls[0].call.query.dtype == torch.float64 else mean.float()
+        return mean if calls[0].dtype == torch.float64 else mean.float()
 
-    def _total(self, call: KeptCall) -> Any:
+    def _total(self, call: Kept) -> Any:
         first, *rest = (self._term.observe(tile) for tile in call.tiles())
         for other in rest:
             first = first + other
@@ -163,8 +168,7 @@ class DiversityPenalty:
         if untapped:
             raise InputError(
                 "E-CAPTURE",
-                f"attention of {untapped[0]} does not go through transformers' attention interface, so that no "
-                "penalty can reach it",
+                f"attention of {untapped[0]} shows no probabilities with gradients, so that no penalty can reach it",
                 "Choose other layers.",
             )
         check_choice(observer.sites, self._layers, self._kinds)

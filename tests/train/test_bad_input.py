@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from headprobe.errors import HeadprobeError
+from headprobe.capture import observing
+from headprobe.errors import HeadprobeError, UsageError
 from headprobe.train import DiversityPenalty
 from tests.capture.models import GPT2, build, inputs
 from tests.capture.watching import make
@@ -18,6 +20,7 @@ from tests.train.making import checkpointed, ready
     [
         ({"name": "line"}, "E-PENALTY", "lin"),
         ({"name": "xyzzy"}, "E-PENALTY", "within"),
+        ({"name": ["lin", "js"]}, "E-PENALTY", "within"),
         ({"name": "lin", "weight": -1}, "E-OPTION", "0 or more"),
         ({"name": "lin", "weight": float("nan")}, "E-OPTION", "0 or more"),
         ({"name": "lin", "weight": "much"}, "E-OPTION", "0 or more"),
@@ -28,6 +31,7 @@ from tests.train.making import checkpointed, ready
         ({"name": "lin", "layers": []}, "E-LAYERS", "0-3,7"),
         ({"name": "lin", "kinds": "decodr"}, "E-KIND", "decoder"),
         ({"name": "lin", "kinds": []}, "E-KIND", "encoder"),
+        ({"name": "lin", "kinds": 5}, "E-KIND", "encoder"),
     ],
 )
 def test_arguments(arguments: dict[str, Any], code: str, hint: str) -> None:
@@ -71,24 +75,67 @@ def test_attention_that_is_not_eager() -> None:
     assert 'set_attn_implementation("eager")' in error.hint
 
 
-@pytest.mark.parametrize("family", ["mpnet", "gptj", "deberta-v2"])
-def test_attention_beside_the_interface(family: str) -> None:
-    error = refused(DiversityPenalty("lin"), family, model=build(family).train())
-    assert error.code == "E-CAPTURE"
-    assert "interface" in error.problem
+def hidden(attend: Any) -> Any:
+    """The same attention, computed where nobody sees it."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return attend(*args, **options)
+
+    return call
 
 
-def test_one_layer_beside_the_interface_is_not_passed_over() -> None:
-    import transformers as hf
-
-    model = make(hf.GPT2Config(**GPT2)).train()
-    model.h[1].attn.reorder_and_upcast_attn = True
-    error = refused(DiversityPenalty("lin"), "gpt2", model=model)
+def test_attention_that_shows_nothing_is_not_passed_over() -> None:
+    model, batch = build("gptj").train(), inputs("gptj")
+    first, second = (block.attn for block in model.h)
+    second._attn = hidden(second._attn)
+    error = refused(DiversityPenalty("lin"), "gptj", model=model)
     assert (error.code, "h.1.attn" in error.problem) == ("E-CAPTURE", True)
     penalty = DiversityPenalty("lin", layers=0)
     with penalty.watching(model):
-        model(**inputs("gpt2"))
+        model(**batch)
         assert penalty().requires_grad
+    first._attn = hidden(first._attn)
+    error = refused(DiversityPenalty("lin"), "gptj", model=model)
+    assert (error.code, "no attention of GPTJModel" in error.problem) == ("E-CAPTURE", True)
+
+
+@pytest.mark.parametrize("name", ["output", "subspace"])
+def test_outputs_beside_the_interface(name: str) -> None:
+    error = refused(DiversityPenalty(name), "gptj", model=build("gptj").train())
+    assert (error.code, "h.0.attn" in error.problem) == ("E-OUTPUTS", True)
+    assert "the penalties output and subspace" in error.hint
+
+
+def test_copies_of_a_model() -> None:
+    """What nn.DataParallel runs on several devices."""
+    model, batch = ready("bert", training=True)
+    with pytest.raises(UsageError, match="trains copies"), DiversityPenalty("lin").watching(model):
+        model._replicate_for_data_parallel()(**batch)
+    wrapped = nn.DataParallel(model)
+    wrapped.device_ids = [0, 1]
+    with pytest.raises(UsageError, match="trains copies"), DiversityPenalty("lin").watching(wrapped):
+        wrapped(**batch)
+
+
+def test_layers_that_are_dropped_at_random() -> None:
+    model, batch = ready("bart", training=True)
+    model.encoder.layerdrop = 0.5
+
+    def steps() -> None:
+        for seed in range(10):  # in some of which one of the two layers is dropped
+            torch.manual_seed(seed)
+            with DiversityPenalty("lin").watching(model):
+                model(**batch)
+
+    with pytest.raises(HeadprobeError, match="not seen") as caught:
+        steps()
+    assert "layerdrop to 0" in caught.value.hint
+
+
+def test_no_model() -> None:
+    with pytest.raises(UsageError, match="str is no model"), DiversityPenalty("lin").watching("bert"):  # type: ignore[arg-type]
+        pass
 
 
 def test_no_gradient() -> None:
@@ -119,8 +166,12 @@ def test_calls_in_the_wrong_order() -> None:
         penalty()
         with pytest.raises(HeadprobeError, match="since the last call"):
             penalty()
-        with pytest.raises(HeadprobeError, match="observed already"), DiversityPenalty("js").watching(model):
+        with pytest.raises(HeadprobeError, match="observed already"), penalty.watching(model):
             pass
+        with pytest.raises(HeadprobeError, match="observed already"), observing(model, print):
+            pass
+    with observing(model, print), pytest.raises(HeadprobeError, match="observed already"), penalty.watching(model):
+        pass
 
 
 def test_a_single_head_has_no_other() -> None:

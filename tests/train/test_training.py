@@ -1,5 +1,6 @@
 """Steps of training with a penalty: what it changes, and what it leaves alone."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -196,6 +197,51 @@ def test_frozen_layers_stay_as_they_are() -> None:
     assert equal(frozen, first)
     assert not equal(model.encoder.layer[1], seeded.encoder.layer[1])
     assert start is not model
+
+
+@pytest.mark.parametrize("family", ["bert", "gptj"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_two_penalties_at_once_are_their_sum(family: str, checkpointing: bool) -> None:
+    """With dropout on: what each computes again is no call of the other's."""
+    model, batch = ready(family, training=True)
+    if checkpointing:
+        checkpointed(model)
+    one, other = DiversityPenalty("lin", weight=0.3, layers=0), DiversityPenalty("js", weight=0.7)
+    found = []
+    for penalties in ([one, other], [one], [other], []):
+        torch.manual_seed(3)
+        with ExitStack() as stack:
+            for penalty in penalties:
+                stack.enter_context(penalty.watching(model))
+            loss = loss_of(model, batch)
+            loss = loss + sum(penalty() for penalty in penalties)
+            loss.backward()
+        found.append(gradients(model))
+        model.zero_grad()
+    both, first, second, none = found
+    assert (len(one.values), len(other.values)) == (1, 2)
+    for name, plain in none.items():
+        assert torch.allclose(both[name], first[name] + second[name] - plain, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("how", ["before", "in place", "outside"])
+def test_compiled_models_run_uncompiled_while_watched(how: str) -> None:
+    model, batch = ready("bert")
+    penalty = DiversityPenalty("lin")
+    with penalty.watching(model):
+        expected = float((loss_of(model, batch) + penalty()).detach())
+    run: Any = model
+    if how == "in place":
+        model.compile(backend="eager")
+    else:
+        run = torch.compile(model, backend="eager")
+    if how == "before":
+        loss_of(run, batch)
+    with penalty.watching(model if how == "before" else run):
+        total = loss_of(run, batch) + penalty()
+    total.backward()
+    assert float(total.detach()) == pytest.approx(expected)
+    torch._dynamo.reset()
 
 
 def test_one_penalty_serves_several_models() -> None:
