@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from headprobe.errors import UsageError, nearest
-from headprobe.train.choice import ChosenKinds, ChosenLayers
+from headprobe.errors import UsageError
+from headprobe.train.choice import ChosenKinds, ChosenLayers, check_model, distance, not_negative, one_of
 from headprobe.train.particles import Kernel, squared_distances, stein
 from headprobe.train.projections import Block
 from headprobe.train.slices import HeadParameters, sliced
@@ -31,8 +32,8 @@ class RepulsiveHeads:
 
     `layers` ("0-3,7", a number or numbers) and `kinds` ("encoder", "decoder", "cross") choose attention layers, all by
     default. `repulsion` is α, the weight of the kernel's gradient; `bandwidth` the kernel's h, by the median heuristic
-    for each layer and step unless given. SPOS adds τ∇U and Langevin noise of the `temperature` τ, drawn from a
-    generator of its own that begins with `seed`.
+    for each layer and step unless given. SPOS adds τ∇U and Langevin noise of the `temperature` τ, which `seed` and the
+    number of the step tell alone: `steps` were taken so far, to be set where training is resumed.
 
     Raises `InputError` for a model that can't be cut into heads, `UsageError` for options that make no sense.
     Sources: An et al. 2020; Liu and Wang 2016 (SVGD); Zhang et al. 2020 (SPOS).
@@ -50,18 +51,14 @@ class RepulsiveHeads:
         bandwidth: float | None = None,
         seed: int = 0,
     ) -> None:
-        if method not in METHODS:
-            raise UsageError("E-OPTION", f'no method "{method}"', nearest(method, METHODS))
-        _check("repulsion", repulsion, least=0)
-        _check("temperature", temperature, least=0)
-        if bandwidth is not None and not bandwidth > 0:
-            raise UsageError("E-OPTION", f"bandwidth {bandwidth} is no distance", "Give more than 0.")
-        self.method = method
-        self.repulsion = repulsion
-        self.temperature = temperature if method == "spos" else 0.0
-        self.bandwidth = bandwidth
+        self.method = one_of(METHODS, method, "E-OPTION", "method")
+        self.repulsion = not_negative("repulsion", repulsion)
+        self.temperature = not_negative("temperature", temperature) * (self.method == "spos")
+        self.bandwidth = None if bandwidth is None else distance("bandwidth", bandwidth)
+        self.seed = int(not_negative("seed", seed))
+        self.steps = 0
+        check_model(model)
         self.layers = sliced(model, layers, kinds)
-        self._noise = torch.Generator().manual_seed(seed)
         if all(layer.heads == 1 for layer in self.layers):
             raise UsageError("E-HEADS", "every chosen layer has one head, and nothing to push it away")
 
@@ -76,10 +73,12 @@ class RepulsiveHeads:
         if self.temperature and step is None:
             raise UsageError("E-OPTION", "SPOS scales its noise by the learning rate", "Call it with the optimizer.")
         rates = _rates(step)
-        if not [layer for layer in self.layers if self._repel(layer, rates)]:
+        noise = _noise(self.seed, self.steps)
+        if not [layer for layer in self.layers if self._repel(layer, rates, noise)]:
             raise UsageError(
                 "E-GRADIENT", "no head of the chosen layers has a gradient", "Call it after backward, before step."
             )
+        self.steps += 1
 
     @torch.no_grad()
     def distances(self) -> dict[str, float]:
@@ -94,7 +93,7 @@ class RepulsiveHeads:
         """For transformers' `Trainer(callbacks=[...])`, which then needs no other change."""
         return RepulsiveCallback(self)
 
-    def _repel(self, layer: HeadParameters, rates: "dict[int, float] | float") -> bool:
+    def _repel(self, layer: HeadParameters, rates: "dict[int, float] | float", noise: torch.Generator) -> bool:
         blocks = [block for block in layer.blocks if block.parameter.grad is not None]
         if not blocks:
             return False
@@ -105,15 +104,15 @@ class RepulsiveHeads:
             gradient, particles = _wide(block.read(parameter.grad)), _wide(block.read(parameter))
             changed = stein(gradient, particles, kernel, self.repulsion)
             if self.temperature:
-                changed += self._langevin(gradient, _rate(rates, parameter))
+                changed += self._langevin(gradient, _rate(rates, parameter), noise)
             block.write(parameter.grad, changed)
         return True
 
-    def _langevin(self, gradient: Tensor, rate: float) -> Tensor:
+    def _langevin(self, gradient: Tensor, rate: float, noise: torch.Generator) -> Tensor:
         """τ∇U - √(2τ / ε) ξ, which a step of ε makes a drift -ετ∇U and noise of variance 2τε."""
-        noise = torch.randn(gradient.shape, generator=self._noise).to(gradient)
+        drawn = torch.randn(gradient.shape, generator=noise).to(gradient)
         scale = math.sqrt(2 * self.temperature / rate) if rate else 0.0  # the first step of a warm-up goes nowhere
-        return self.temperature * gradient - scale * noise
+        return self.temperature * gradient - scale * drawn
 
 
 class RepulsiveCallback(TrainerCallback):
@@ -131,6 +130,7 @@ class RepulsiveCallback(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The gradients of a step are complete."""
+        self.repulsive.steps = state.global_step  # also where training is resumed
         self.repulsive(kwargs["optimizer"])
 
 
@@ -149,17 +149,18 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def _noise(seed: int, step: int) -> torch.Generator:
+    """What draws a step's noise: the same on every device and process, and after a run is resumed."""
+    (mixed,) = np.random.SeedSequence((seed, step)).generate_state(1)  # so that no seed's next step is another seed's
+    return torch.Generator().manual_seed(int(mixed))
+
+
 def _rates(step: torch.optim.Optimizer | float | None) -> dict[int, float] | float:
-    if step is None or isinstance(step, int | float):
-        return float(step or 0)
+    if step is None or not hasattr(step, "param_groups"):
+        return not_negative("step", step or 0)
     return {id(parameter): float(group["lr"]) for group in step.param_groups for parameter in group["params"]}
 
 
 def _rate(rates: dict[int, float] | float, parameter: nn.Parameter) -> float:
     """A parameter that the optimizer doesn't have won't move, whatever its gradient is."""
     return rates if isinstance(rates, float) else rates.get(id(parameter), 0.0)
-
-
-def _check(name: str, value: float, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise UsageError("E-OPTION", f"{name} {value} makes no sense", f"Give {least} or more.")

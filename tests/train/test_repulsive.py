@@ -194,6 +194,25 @@ def test_noise_is_told_by_its_seed_alone() -> None:
     assert not torch.equal(first, noisy(2))
 
 
+def test_noise_goes_on_where_training_is_resumed() -> None:
+    def step(repulsive: RepulsiveHeads, model: Any) -> Tensor:
+        weight: Tensor = model.layers[0].self_attn.k_proj.weight
+        weight.grad = torch.zeros_like(weight)
+        repulsive(0.1)
+        assert weight.grad is not None
+        return weight.grad.clone()
+
+    model = build("llama")
+    first = RepulsiveHeads(model, "spos", repulsion=0.0, seed=1)
+    noise = [step(first, model) for _ in range(3)]
+    again, other = RepulsiveHeads(model, "spos", repulsion=0.0, seed=1), RepulsiveHeads(model, "spos", seed=2)
+    again.steps = 2
+    assert torch.equal(step(again, model), noise[2])
+    assert first.steps == again.steps == 3
+    drawn = [*noise, *(step(other, model) for _ in range(3))]
+    assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
 def test_spos_without_temperature_and_a_step_of_nothing_are_finite() -> None:
     results = []
     for temperature, step in ((0.0, None), (0.0, 0.1), (0.2, 0.0)):
@@ -286,8 +305,13 @@ def test_equal_heads_stay_finite() -> None:
     [
         ({"method": "sgld"}, 'no method "sgld"'),
         ({"repulsion": -1.0}, "repulsion -1.0 makes no sense"),
+        ({"repulsion": "much"}, "repulsion 'much' makes no sense"),
         ({"temperature": math.nan}, "temperature nan makes no sense"),
         ({"bandwidth": 0.0}, "bandwidth 0.0 is no distance"),
+        ({"bandwidth": "wide"}, "bandwidth 'wide' is no distance"),
+        ({"method": None}, 'no method "None"'),
+        ({"seed": -1}, "seed -1 makes no sense"),
+        ({"kinds": 5}, 'no kind of attention "5"'),
         ({"layers": 9}, "no layer 9"),
     ],
 )
@@ -307,6 +331,9 @@ def test_spos_needs_a_learning_rate() -> None:
     backward("bert", model)
     with pytest.raises(UsageError, match="Call it with the optimizer"):
         RepulsiveHeads(model, "spos")()
+    for step in (-0.1, "fast", math.nan):
+        with pytest.raises(UsageError, match=r"step .* makes no sense"):
+            RepulsiveHeads(model, "spos")(step)  # type: ignore[arg-type]
 
 
 # --- transformers' Trainer --------------------------------------------------------------------------------------------
