@@ -21,7 +21,7 @@ LOGGED = {  # by table, columns of a report whose mean over a layer's rows is lo
     "heads": ("rcos", "entropy", "first_mass", "nearest_js"),
     "layers": ("effective_heads",),
 }
-METRICS = ("rcos", "entropy", "first_mass", "js", "effective_heads")  # which a scan needs for that
+METRICS = ("rcos", "entropy", "first_mass", "js", "effective_heads")  # which a scan needs for that, unless told
 LIMIT = 16  # built-in texts, where none are given
 
 
@@ -91,7 +91,8 @@ class HeadMetricsCallback(TrainerCallback):
         due = state.global_step % self._every == 0 or state.global_step >= state.max_steps
         if state.is_world_process_zero and due:
             with _told():
-                self._log(self._scan(kwargs["model"], metrics=METRICS), state, control)
+                metrics = self._options.get("metrics") or METRICS
+                self._log(self._scan(kwargs["model"], metrics=metrics), state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -122,7 +123,7 @@ class HeadMetricsCallback(TrainerCallback):
 def logged(report: Report) -> dict[str, float]:
     """What is logged of a report: `headprobe/COLUMN/KIND.LAYER`, with the tower's name where towers differ.
 
-    What is undefined is left out.
+    What is undefined or was not measured is left out.
     """
     layers = report.layers
     several = bool(layers.duplicated(["kind", "layer"]).any())
@@ -131,11 +132,12 @@ def logged(report: Report) -> dict[str, float]:
         for row in layers.itertuples(index=False)
     }
     found = {}
-    for table, columns in LOGGED.items():
-        means = getattr(report, table).groupby("site")[list(columns)].mean()
-        for column in columns:
-            values = {f"headprobe/{column}/{names[site]}": float(value) for site, value in means[column].items()}
-            found.update({name: value for name, value in values.items() if not math.isnan(value)})
+    for name, columns in LOGGED.items():
+        table = getattr(report, name)
+        for column in [each for each in columns if each in table]:
+            means = table.groupby("site")[column].mean().items()
+            values = {f"headprobe/{column}/{names[site]}": float(value) for site, value in means}
+            found.update({key: value for key, value in values.items() if not math.isnan(value)})
     return found
 
 

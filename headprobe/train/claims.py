@@ -3,6 +3,7 @@
 Attention is [query, head, key]. Everything is summed over queries and, for divergences, over ordered pairs of heads.
 """
 
+import os
 import platform
 import statistics
 import time
@@ -19,6 +20,7 @@ from headprobe.train.descents import descents
 
 SHAPES = ((128, 12, 128), (64, 30, 60))  # a BERT-base layer on 128 tokens; 64 sentences in Lin et al.'s model
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LARGEST = 2**31  # numbers of all pairs of heads, which a loop over them holds for its backward pass
 CALL = 2e-3  # seconds that are timed at once, so that the clock is no part of what is measured
 
 Loss = Callable[[Tensor], Tensor]
@@ -191,8 +193,14 @@ def penalty_vs_kl(
     for name, count in counts.items():
         if count < 1:
             raise UsageError("E-OPTION", f"--{name} {count} is too small", "Give 1 or more.")
-    if any(queries < 1 or heads < 2 or keys < 2 for queries, heads, keys in shapes):
-        raise UsageError("E-OPTION", "a shape needs a query, two heads and two keys")
+    cores = os.cpu_count() or 1
+    if counts["threads"] > cores:
+        raise UsageError("E-OPTION", f"--threads {threads} is more than this machine's {cores} cores")
+    for queries, heads, keys in shapes:
+        if queries < 1 or heads < 2 or keys < 2:
+            raise UsageError("E-OPTION", "a shape needs a query, two heads and two keys")
+        if queries * heads**2 * keys > LARGEST:
+            raise UsageError("E-OPTION", f"the shape {queries}x{heads}x{keys} is too large", "Give a smaller one.")
     measured = costs(shapes, dtype=dtype, threads=threads, repetitions=repetitions)
     return {
         "benchmark": "penalty-vs-kl",

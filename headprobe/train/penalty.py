@@ -49,7 +49,8 @@ class DiversityPenalty:
     changed between steps, and `values` has what the last call measured, by site. Several penalties may watch a model.
 
     The model must be in eager attention. Dropout on probabilities is left out of what is measured, not of what the
-    model does. Of attention that a model computes by itself "subspace" and "output" are not known. Raises `UsageError` for what does not exist or has no gradient, `InputError` for attention that is none.
+    model does. Raises `UsageError` for what does not exist or has no gradient, `InputError` for attention that is none,
+    or whose values are not seen where "subspace" and "output" need them.
     """
 
     def __init__(
