@@ -187,20 +187,7 @@ def penalty_vs_kl(
     seeds: int = 10,
 ) -> dict[str, Any]:
     """What `headprobe bench penalty-vs-kl` shows, as JSON values. Raises `UsageError` for what can't be measured."""
-    if dtype not in DTYPES:
-        raise UsageError("E-OPTION", f'no dtype "{dtype}"', nearest(dtype, DTYPES))
-    counts = {"threads": 1 if threads is None else threads, "repetitions": repetitions, "steps": steps, "seeds": seeds}
-    for name, count in counts.items():
-        if count < 1:
-            raise UsageError("E-OPTION", f"--{name} {count} is too small", "Give 1 or more.")
-    cores = os.cpu_count() or 1
-    if counts["threads"] > cores:
-        raise UsageError("E-OPTION", f"--threads {threads} is more than this machine's {cores} cores")
-    for queries, heads, keys in shapes:
-        if queries < 1 or heads < 2 or keys < 2:
-            raise UsageError("E-OPTION", "a shape needs a query, two heads and two keys")
-        if queries * heads**2 * keys > LARGEST:
-            raise UsageError("E-OPTION", f"the shape {queries}x{heads}x{keys} is too large", "Give a smaller one.")
+    _check(shapes, dtype, {"threads": threads, "repetitions": repetitions, "steps": steps, "seeds": seeds})
     measured = costs(shapes, dtype=dtype, threads=threads, repetitions=repetitions)
     return {
         "benchmark": "penalty-vs-kl",
@@ -212,3 +199,19 @@ def penalty_vs_kl(
         "costs": [asdict(cost) for cost in measured],
         "descents": [asdict(descent) for descent in descents(steps=steps, seeds=seeds)],
     }
+
+
+def _check(shapes: Sequence[tuple[int, int, int]], dtype: str, counts: dict[str, int | None]) -> None:
+    if dtype not in DTYPES:
+        raise UsageError("E-OPTION", f'no dtype "{dtype}"', nearest(dtype, DTYPES))
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError("E-OPTION", f"--{name} {count} is too small", "Give 1 or more.")
+    threads, cores = counts["threads"] or 1, os.cpu_count() or 1
+    if threads > cores:
+        raise UsageError("E-OPTION", f"--threads {threads} is more than this machine's {cores} cores")
+    for queries, heads, keys in shapes:
+        if queries < 1 or heads < 2 or keys < 2:
+            raise UsageError("E-OPTION", "a shape needs a query, two heads and two keys")
+        if queries * heads**2 * keys > LARGEST:
+            raise UsageError("E-OPTION", f"the shape {queries}x{heads}x{keys} is too large", "Give a smaller one.")

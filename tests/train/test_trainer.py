@@ -13,7 +13,7 @@ import transformers as hf
 import headprobe
 from headprobe.errors import HeadprobeError
 from headprobe.report import Report
-from headprobe.train import DiversityPenalty, HeadMetricsCallback
+from headprobe.train import DiversityPenalty, HeadMetricsCallback, RepulsiveHeads
 from headprobe.train.callback import same_random_numbers
 from tests.capture.models import LLAMA, SIZE
 from tests.conftest import Run
@@ -124,6 +124,23 @@ class TestPenalty:
         assert all(weight.isfinite().all() for weight in weights(run.model).values())
         assert any(not torch.equal(weight, before[name]) for name, weight in weights(run.model).items())
 
+    def test_a_resumed_run_is_the_run(self, tmp_path: Path) -> None:
+        """Of two penalties, repulsion with noise and the log of metrics nothing needs to be in a checkpoint."""
+        found = []
+        for checkpoint in (None, str(tmp_path / "0" / "checkpoint-2")):
+            folder = tmp_path / str(len(found))
+            run = trainer(folder, causal(), texts(), save_strategy="steps", save_steps=2)
+            DiversityPenalty("lin", weight=0.5).add_to(run)
+            DiversityPenalty("output", weight=0.1, layers=0).add_to(run)
+            run.add_callback(RepulsiveHeads(run.model, "spos", temperature=1e-3, seed=4).callback())
+            run.add_callback(HeadMetricsCallback(run, batches=BATCHES, every=1))
+            run.train(resume_from_checkpoint=checkpoint)
+            found.append(run.model)
+        assert same(*found)
+        plain = trainer(tmp_path, causal(), texts())
+        plain.train()
+        assert not same(plain.model, found[0])
+
     def test_a_loss_of_ones_own(self, tmp_path: Path) -> None:
         run = trainer(tmp_path)
         run.compute_loss_func = lambda outputs, labels, num_items_in_batch=None: outputs.logits.square().mean()
@@ -164,6 +181,15 @@ class TestCallback:
             assert logs[STEPS][f"headprobe/effective_heads/encoder.{layer}"] == pytest.approx(effective)
         assert Report.load(tmp_path / "headprobe" / "final.json").results_sha256 == report.results_sha256
 
+    def test_metrics_are_those_that_are_asked_for(self, tmp_path: Path) -> None:
+        run = trainer(tmp_path)
+        run.add_callback(HeadMetricsCallback(run, batches=BATCHES, every=2, metrics=["entropy"], layers="1"))
+        run.train()
+        logs = [line for line in run.state.log_history if any(name.startswith("headprobe/") for name in line)]
+        assert [line["step"] for line in logs] == [0, 2, STEPS]
+        for line in logs:
+            assert [name for name in line if name.startswith("headprobe/")] == ["headprobe/entropy/encoder.1"]
+
     def test_reports_compare(self, tmp_path: Path, run: Run) -> None:
         tuned = trainer(tmp_path / "out", sample(), masked())
         tokenizer = hf.AutoTokenizer.from_pretrained("sample_inputs/tiny-bert")
@@ -191,6 +217,18 @@ class TestCallback:
         assert random.getstate() == states[0]
         assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))
         assert torch.equal(torch.get_rng_state(), states[2])
+
+    def test_everything_is_as_it_was_after_a_scan_that_fails(self, tmp_path: Path) -> None:
+        run = trainer(tmp_path, classifier().train())
+        run.model.bert.encoder.layer[1].eval()
+        callback = HeadMetricsCallback(run, batches=[{"input_ids": torch.tensor([[5, 9999]])}])
+        modes = [module.training for module in run.model.modules()]
+        states = random.getstate(), torch.get_rng_state()
+        with pytest.raises(HeadprobeError, match="fails on its inputs"):
+            callback.on_train_begin(run.args, run.state, run.control, model=run.model)
+        assert [module.training for module in run.model.modules()] == modes
+        assert random.getstate() == states[0]
+        assert torch.equal(torch.get_rng_state(), states[1])
 
     def test_towers_keep_their_own_attention(self) -> None:
         from headprobe.pipeline import ready

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 import headprobe
+from headprobe import devices
 from headprobe.metrics.penalty import Penalty
 from headprobe.tile import AttentionTile, Site
 from headprobe.train import DiversityPenalty
 from headprobe.train.terms import TERMS
 from tests.capture.models import inputs
-from tests.train.making import measured, ready, value
+from tests.train.making import gradients, measured, ready, value
 
 FAMILIES = ("bert", "llama", "gpt2", "bart", "t5")
 SCANNED = {"lin": "aat_heads", "cosine": "rcos_heads", "kl": "kl_mean", "js": "js_mean", "within": "aat_sq"}
@@ -170,6 +171,26 @@ def test_extreme_attention_has_finite_gradients(name: str) -> None:
     (found + 0 * scores.sum()).backward()
     assert scores.grad is not None
     assert scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_rows_that_a_device_keeps_change_no_gradient(family: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an accelerator padding is not picked out, but has no part in sums: nor in gradients, where 0 · ∞ is NaN."""
+    found = []
+    for picked in (True, False):
+        model, _ = ready(family)
+        torch.manual_seed(1)
+        batch, penalty = inputs(family), DiversityPenalty(name)
+        if not picked:
+            monkeypatch.setattr(devices, "at_hand", lambda _: False)
+        with penalty.watching(model):
+            model(**batch)
+            penalty().backward()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys()
+    for weight, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][weight], rtol=1e-5, atol=1e-8), weight
 
 
 def test_undefined_sites_add_nothing() -> None:
