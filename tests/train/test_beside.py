@@ -82,6 +82,21 @@ def test_gradient_checkpointing_changes_no_gradient(family: str, inside: bool) -
         assert torch.allclose(found, plain[weight], rtol=1e-4, atol=1e-6), weight
 
 
+@pytest.mark.parametrize("family", ["deberta-v2", "bert"])
+def test_a_part_that_runs_by_itself_is_no_forward_pass(family: str) -> None:
+    model, batch = ready(family, training=True)
+    penalty, states = DiversityPenalty("lin"), torch.randn(2, 5, 32)
+    mask, relative = None, {}
+    if family == "deberta-v2":
+        mask, relative = torch.ones(2, 1, 5, 5).bool(), {"rel_embeddings": model.encoder.get_rel_embedding()}
+    with penalty.watching(model):
+        model(**batch)
+        penalty()
+        model.encoder.layer[0](states, mask, **relative)
+        with pytest.raises(Exception, match="no forward pass was watched"):
+            penalty()
+
+
 def test_dropout_is_left_out_and_layers_are_chosen() -> None:
     """What is seen is the softmax itself, before the dropout that follows it."""
     model, batch = build("gptj"), inputs("gptj")

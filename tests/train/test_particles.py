@@ -32,6 +32,11 @@ def test_two_particles_have_the_golden_kernel_and_repulsion() -> None:
     assert push.flatten().tolist() == pytest.approx([-0.48827213, 0.48827213])
 
 
+def test_the_median_of_an_even_number_is_the_middle() -> None:
+    distances = squared_distances(torch.tensor([[0.0], [1.0], [3.0], [7.0]]))  # four 0, then twice 1, 4, 9, 16, 36, 49
+    assert median_heuristic(distances) == pytest.approx(0.5 * 6.5 / math.log(5))
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3, 4, 7, 12])
 def test_the_direction_is_liu_and_wangs(heads: int) -> None:
     particles, gradients = torch.randn(2, heads, 5, dtype=torch.float64)

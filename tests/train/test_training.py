@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.modeling_utils import AttentionInterface
+from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from headprobe.train import DiversityPenalty
 from headprobe.train.terms import TERMS
 from tests.capture.models import inputs
-from tests.train.making import checkpointed, gradients, loss_of, measured, ready, trained
+from tests.train.making import checkpointed, gradients, loss_of, measured, ready, trained, value
 
 FAMILIES = ("bert", "llama", "gpt2", "bart", "t5")
 
@@ -105,11 +107,14 @@ def test_gradient_checkpointing_changes_no_gradient(family: str, name: str, insi
         assert torch.allclose(found, plain[weight], rtol=1e-4, atol=1e-6), weight
 
 
-def test_checkpointed_layers_keep_no_probabilities() -> None:
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_checkpointed_layers_keep_no_probabilities(rate: float) -> None:
     """Of a chosen layer nothing of the size of its attention waits for the backward pass."""
 
     def largest(checkpointing: bool) -> int:
         model, _ = ready("bert", training=True)
+        for layer in model.encoder.layer:
+            layer.attention.self.dropout.p = rate
         batch = inputs("bert", (60, 50))
         model.config.max_position_embeddings = 64
         if checkpointing:
@@ -123,6 +128,7 @@ def test_checkpointed_layers_keep_no_probabilities() -> None:
         penalty = DiversityPenalty("lin")
         with penalty.watching(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             model(**batch)
+            assert all(call.compute.given is None for call in penalty._observer.kept) == (checkpointing or rate > 0)
             total = penalty()
         del total
         return max(sizes)
@@ -255,8 +261,6 @@ def test_one_penalty_serves_several_models() -> None:
 
 
 def test_watching_ends_with_its_block() -> None:
-    from transformers.modeling_utils import AttentionInterface
-
     model, batch = ready("bert", training=True)
     original = AttentionInterface.get_interface
     penalty = DiversityPenalty("lin")
@@ -274,3 +278,22 @@ def test_watching_ends_with_its_block() -> None:
         model(**batch)
         penalty()
         assert len(penalty.values) == 2
+
+
+class TwiceAttention(nn.Module):
+    """The same attention for two halves of the values."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        attend = AttentionInterface().get_interface("eager", eager_attention_forward)
+        return torch.cat([attend(self, x, x, part, None, scaling=1.0)[0] for part in x.chunk(2, -1)], -1)
+
+
+def test_attention_that_is_applied_twice_counts_once() -> None:
+    model, penalty = nn.Sequential(TwiceAttention()), DiversityPenalty("cosine")
+    x = torch.randn(2, 4, 6, 8, requires_grad=True)
+    with penalty.watching(model):
+        model(x)
+        total = penalty()
+    expected = value("cosine", (x @ x.mT).softmax(-1))
+    assert float(total.detach()) == pytest.approx(float(expected.detach()))
+    assert len(penalty.values) == 1
