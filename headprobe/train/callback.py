@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.pipeline import scan
 from headprobe.report import Report
+from headprobe.write.atomic import make_folder
 
 LOGGED = {  # by table, columns of a report whose mean over a layer's rows is logged
     "heads": ("rcos", "entropy", "first_mass", "nearest_js"),
@@ -104,7 +105,7 @@ class HeadMetricsCallback(TrainerCallback):
 
     def _folder(self, args: TrainingArguments) -> Path:
         folder = Path(str(args.output_dir)) / "headprobe" if self._output is None else Path(self._output)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return folder
 
     def _scan(self, model: nn.Module, **more: Any) -> Report:

@@ -292,6 +292,14 @@ class TestCallback:
             HeadMetricsCallback(trainer(tmp_path), every=every)
         assert caught.value.code == "E-OPTION"
 
+    def test_a_folder_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "reports").write_text("")
+        run = trainer(tmp_path)
+        run.add_callback(HeadMetricsCallback(run, batches=BATCHES, output=tmp_path / "reports"))
+        with pytest.raises(HeadprobeError, match="can't be made") as caught:
+            run.train()
+        assert caught.value.code == "E-OUTPUT"
+
     def test_no_trainer_or_a_sharded_one(self, tmp_path: Path) -> None:
         with pytest.raises(HeadprobeError, match="is no Trainer"):
             HeadMetricsCallback(["a text"])
