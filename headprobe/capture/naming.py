@@ -1,6 +1,7 @@
 """What a site is, told from the call and its mask: kind, layer, groups of heads."""
 
 from collections.abc import Callable
+from itertools import takewhile
 
 from torch import Tensor, nn
 
@@ -23,6 +24,12 @@ def tower(path: str) -> str:
 def first_number(path: str) -> int:
     """The layer that a module's path names, 0 where it names none."""
     return next((int(part) for part in path.split(".") if part.isdigit()), 0)
+
+
+def shared_parts(one: str, other: str) -> int:
+    """How many modules two paths have in common, from the model on."""
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def key_value_heads(module: nn.Module, heads: int) -> int:

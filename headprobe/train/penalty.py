@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from headprobe.capture.naming import first_number
+from headprobe.capture.naming import first_number, shared_parts
 from headprobe.capture.training import Kept, TrainingObserver
 from headprobe.collect import check_choice
 from headprobe.devices import Arithmetic
@@ -141,6 +141,16 @@ class DiversityPenalty:
             self._kinds is None or site.kind in self._kinds
         )
 
+    def _may_want(self, path: str, sites: list[Site]) -> bool:
+        """True unless it is certain that attention which shows nothing is not among the chosen.
+
+        It is of another layer, or in a part of the model of whose sites none is chosen: an image tower's pooler, say.
+        """
+        if self._layers is not None and first_number(path) not in self._layers:
+            return False
+        near = [shared_parts(path, site.path) for site in sites]
+        return any(self._wants(site) for site, shared in zip(sites, near, strict=True) if shared == max(near))
+
     def _measure(self, calls: list[Kept], *, again: bool) -> Tensor:
         """The mean over sites, those left out where no query counts. `again`: hold nothing for the backward pass."""
         totals: dict[Site, Any] = {}
@@ -165,12 +175,12 @@ class DiversityPenalty:
         """Once a model: that what was chosen is there and can be measured."""
         if self._checked:
             return
-        untapped = [path for path in observer.untapped() if self._layers is None or first_number(path) in self._layers]
+        untapped = [path for path in observer.untapped() if self._may_want(path, observer.sites)]
         if untapped:
             raise InputError(
                 "E-CAPTURE",
                 f"attention of {untapped[0]} shows no probabilities with gradients, so that no penalty can reach it",
-                "Choose other layers.",
+                "Choose other layers or kinds.",
             )
         check_choice(observer.sites, self._layers, self._kinds)
         single = next((site for site in observer.sites if self._wants(site) and site.heads < 2), None)

@@ -10,7 +10,7 @@ from torch import nn
 from headprobe.capture import observing
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.train import DiversityPenalty
-from tests.capture.models import GPT2, build, inputs
+from tests.capture.models import GEMMA, GPT2, IMAGE, build, inputs
 from tests.capture.watching import make
 from tests.train.making import checkpointed, ready
 
@@ -98,6 +98,29 @@ def test_attention_that_shows_nothing_is_not_passed_over() -> None:
     first._attn = hidden(first._attn)
     error = refused(DiversityPenalty("lin"), "gptj", model=model)
     assert (error.code, "no attention of GPTJModel" in error.problem) == ("E-CAPTURE", True)
+
+
+def test_a_pooler_that_shows_nothing_stops_nobody_who_chose_another_tower() -> None:
+    import transformers as hf
+
+    config = hf.Gemma3Config(text_config=GEMMA, vision_config=IMAGE, mm_tokens_per_image=4, image_token_index=3)
+    model: Any = hf.Gemma3ForConditionalGeneration._from_config(config, attn_implementation="eager")
+    ids = torch.randint(5, 97, (2, 9))
+    ids[:, 1:5] = 3
+    batch = {"input_ids": ids, "token_type_ids": (ids == 3).long(), "pixel_values": torch.randn(2, 3, 16, 16)}
+
+    def towers(**choice: Any) -> list[str]:
+        penalty = DiversityPenalty("lin", **choice)
+        with penalty.watching(model):
+            model(**batch)
+            penalty()
+        return [site.path.split(".")[1] for site in penalty.values]
+
+    assert towers(kinds="decoder") == ["language_model"] * 2
+    assert towers(layers=1) == ["vision_tower", "language_model"]
+    for choice in ({}, {"kinds": "encoder"}, {"layers": 0}):
+        with pytest.raises(HeadprobeError, match=r"vision_tower\.head\.attention shows no probabilities"):
+            towers(**choice)
 
 
 @pytest.mark.parametrize("name", ["output", "subspace"])
