@@ -101,6 +101,11 @@ class Sites:
             window=call.window or widest or (keys if rows > inputs.batch else None),
         )
 
+    @property
+    def complete(self) -> bool:
+        """True if every attention module was seen at work."""
+        return not self._unseen()
+
     def without_softmax(self) -> list[str]:
         """Attention modules that ran and took no softmax: linear attention and its like, which has no such rows."""
         return [path for path in self._unseen() if path in self.ran]

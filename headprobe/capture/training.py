@@ -71,6 +71,7 @@ class TrainingObserver(Observer):
         self.kept: list[Kept] = []
         self._wants = wants
         self._again = False
+        self._by_themselves = False  # any of the model's layers compute their attention outside of the interface
         self._modules = set(model.modules())
 
     @contextmanager
@@ -81,7 +82,8 @@ class TrainingObserver(Observer):
             stack.enter_context(listening(self._modules, self))
             for handle in self.hooks():
                 stack.callback(handle.remove)
-            stack.enter_context(GradientTap(self))
+            if self._by_themselves or not self.passes or not self._sites.complete:
+                stack.enter_context(GradientTap(self))  # which costs some microseconds an operation
             yield
 
     def fits(self, model: nn.Module) -> bool:
@@ -123,6 +125,7 @@ class TrainingObserver(Observer):
 
     def _see_softmax(self, frame: Frame, found: Layout, scores: Tensor, probs: Tensor) -> None:
         shown, probs = self._softmax_shown(frame, found, scores, probs)
+        self._by_themselves = True
         self._keep(shown, probs.dtype, lambda: (probs, Unknown(BYPASSED)))
 
     def _keep(self, shown: Shown, dtype: torch.dtype, compute: Callable[[], Computed]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
 
 import headprobe
 from headprobe.train import DiversityPenalty
@@ -111,3 +112,15 @@ def test_dropout_is_left_out_and_layers_are_chosen() -> None:
         values.append([float(each) for each in penalty.values.values()])
     assert len(values[0]) == 1
     assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(("family", "listens"), [("bert", False), ("gptj", True)])
+def test_operations_are_looked_at_only_where_attention_is_beside(family: str, listens: bool) -> None:
+    model, batch = ready(family, training=True)
+    penalty = DiversityPenalty("lin")
+    for first in (True, False):
+        with penalty.watching(model):
+            assert bool(_get_current_function_mode_stack()) == (first or listens)
+            model(**batch)
+            penalty()
+        assert len(penalty.values) == 2
