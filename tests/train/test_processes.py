@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from headprobe.train import DiversityPenalty, RepulsiveHeads
@@ -16,8 +17,8 @@ from tests.train.making import gradients, loss_of
 pytestmark = pytest.mark.slow
 
 
-def halves() -> tuple[Tensor, ...]:
-    return torch.randint(5, 97, (4, 9), generator=torch.Generator().manual_seed(5)).split(2)
+def halves() -> list[Tensor]:
+    return list(torch.randint(5, 97, (4, 9), generator=torch.Generator().manual_seed(5)).split(2))
 
 
 def fresh() -> Any:
@@ -43,7 +44,7 @@ def process(rank: int, folder: str, wrapper: bool) -> None:
 
 @pytest.mark.parametrize("wrapper", [True, False])
 def test_gradients_are_those_of_one_process(tmp_path: Path, wrapper: bool) -> None:
-    torch.multiprocessing.spawn(process, (str(tmp_path), wrapper), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(process, (str(tmp_path), wrapper), nprocs=2)
     (first, repelled), (second, same) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     model, penalty = fresh(), DiversityPenalty("lin", weight=0.5)
     for half in halves():

@@ -126,7 +126,7 @@ class TestPenalty:
 
     def test_a_resumed_run_is_the_run(self, tmp_path: Path) -> None:
         """Of two penalties, repulsion with noise and the log of metrics nothing needs to be in a checkpoint."""
-        found = []
+        found: list[Any] = []
         for checkpoint in (None, str(tmp_path / "0" / "checkpoint-2")):
             folder = tmp_path / str(len(found))
             run = trainer(folder, causal(), texts(), save_strategy="steps", save_steps=2)
