@@ -172,8 +172,8 @@ def _unknown(path: str, module: nn.Module, why: str) -> InputError:
 
 
 def _is_plain(weight: object) -> TypeGuard[nn.Parameter]:
-    """False for weights that are packed, or computed from others."""
-    return isinstance(weight, nn.Parameter) and weight.is_floating_point() and weight.dim() == 2
+    """False for weights that are packed, sharded over processes, or computed from others."""
+    return type(weight) is nn.Parameter and weight.is_floating_point() and weight.dim() == 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +190,10 @@ class _Projection:
     def of(cls, path: str, module: nn.Module, name: str) -> _Projection:
         child = getattr(module, name)
         weight = getattr(child, "weight", None)
-        if not isinstance(child, nn.Linear | Conv1D) or not _is_plain(weight):
+        if not isinstance(child, nn.Linear | Conv1D):
             raise _unknown(path, module, f"its {name} is a {type(child).__name__}, no plain linear map")
+        if not _is_plain(weight):
+            raise _unknown(path, module, f"the weight of its {name} is a {type(weight).__name__}, no plain matrix")
         return cls(path, module, weight, child.bias, 1 if isinstance(child, Conv1D) else 0)
 
     @property

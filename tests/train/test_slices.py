@@ -176,6 +176,18 @@ def test_an_adapter_is_no_plain_projection() -> None:
         sliced(model)
 
 
+class Packed(nn.Parameter):
+    """What quantised and sharded weights look like."""
+
+
+def test_a_packed_weight_is_no_plain_matrix() -> None:
+    model = hf.AutoModel.from_config(hf.LlamaConfig(**LLAMA))
+    projection = model.layers[1].self_attn.k_proj
+    projection.weight = Packed(projection.weight.detach())
+    with pytest.raises(InputError, match=r"layers\.1\.self_attn .* the weight of its k_proj is a Packed"):
+        sliced(model)
+
+
 def test_tied_layers_are_one_and_half_tied_ones_refused() -> None:
     model = hf.AutoModel.from_config(hf.BertConfig(**SIZE))
     first, second = (model.encoder.layer[i].attention.self for i in (0, 1))
