@@ -21,16 +21,17 @@ class Intervals:
     keys: int
 
     @classmethod
-    def of(cls, blocks: Iterable[Tensor], keys: int) -> "Intervals | None":
-        """From a mask's rows [row or 1, query, key] bool, some after the others; None where a query skips a key."""
-        low, high = [], []
-        for block in blocks:
+    def of(cls, blocks: Iterable[tuple[slice, Tensor]], shape: tuple[int, int, int]) -> "Intervals | None":
+        """From some rows of a mask after the others, [row or 1, query, key] bool; None where a query skips a key."""
+        rows, queries, keys = shape
+        low, high = torch.zeros(2, rows, queries, dtype=torch.long).unbind()  # no room in the heap between blocks
+        for at, block in blocks:
             begins = (block[..., 1:] > block[..., :-1]).sum(-1, dtype=torch.int32) + block[..., 0]
             if bool((begins > 1).any()):
                 return None
-            low.append(block.byte().argmax(-1))
-            high.append(low[-1] + block.sum(-1, dtype=torch.int32))
-        return cls(torch.cat(low, 1), torch.cat(high, 1), keys)
+            low[:, at] = block.byte().argmax(-1)
+            high[:, at] = low[:, at] + block.sum(-1, dtype=torch.int32)
+        return cls(low, high, keys)
 
     @cached_property
     def size(self) -> Tensor:

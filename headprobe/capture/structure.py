@@ -88,9 +88,8 @@ class Structure:
         if self.shape[1] == 1 or self.is_meta or not devices.at_hand(self._seen):
             return None
         every = slice(0, self.shape[2])
-        return Intervals.of(
-            (self._read(part.start, part.stop, every) for part in self._steps(self.shape[1])), every.stop
-        )
+        blocks = ((part, self._read(part.start, part.stop, every)) for part in self._steps(self.shape[1]))
+        return Intervals.of(blocks, self.shape)
 
     @cached_property
     def seen_keys(self) -> Tensor:
