@@ -69,6 +69,7 @@ class Loops:
         self.rows = rows
         batch, heads, _, keys = tile.probs.shape
         seen = tile.key_mask[:, None, :] if tile.structure is None else tile.support
+        seen = seen if seen.stride(-1) == 1 else seen.contiguous()  # a mask of [position, sequence] that was turned
         self._block = self._loops.Rows(
             probs=_flat(tile.probs),
             strides=tile.probs.stride()[:3],

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,6 +111,14 @@ def test_a_tile_need_not_lie_in_one_piece(metric: Metric, monkeypatch: pytest.Mo
         same(measured(metric, cut), by_torch(metric, cut, monkeypatch))
     whole = tile.select(1, 3)
     same(measured(metric, whole), by_torch(metric, whole, monkeypatch))
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("mask", ["left", "causal"])
+def test_masks_may_have_been_turned(metric: Metric, mask: str) -> None:
+    tile = attention(6, mask)
+    turned = {name: getattr(tile, name).T.contiguous().T for name in ("query_mask", "key_mask", "key_positions")}
+    same(measured(metric, replace(tile, **turned)), measured(metric, tile))
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
