@@ -129,7 +129,8 @@ def row_stats(tile: Rows, stats: Array) -> None:
                 # floats that are not negative are ordered as their bits are, and only integers' maximum vectorises
                 peak = max(peak, np.float32(p).view(np.int32))
             stats[r, h, 0] = entropy
-            stats[r, h, 1] = np.int32(peak).view(np.float32)
+            # a NaN with a sign is less than any number there; in the sum it stays
+            stats[r, h, 1] = total if np.isnan(total) else np.int32(peak).view(np.float32)
             stats[r, h, 2] = total
             stats[r, h, 3] = leak
             stats[r, h, 4] = nonzero
