@@ -54,15 +54,19 @@ class Wiring:
 
     def look(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the model as it is about to be run, unless that was done before: on copies of what a pass changes."""
-        if not self.wanted or self._looked:
+        if not self.wanted or self._looked or self.looking:  # the pass comes here again
             return
-        self._looked = self.looking = True  # the pass comes here again
+        self._wires.clear()
+        self.looking = True
         caches = {name: copy.deepcopy(value) for name, value in kwargs.items() if not isinstance(value, Tensor)}
-        with torch.random.fork_rng(devices=[]):
-            model(*args, **kwargs | caches)
-        self.looking = False
-        for wire in self._wires.values():
-            wire.rows.clear()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model(*args, **kwargs | caches)
+            self._looked = True
+        finally:  # a pass that fails is not the last, perhaps
+            self.looking = False
+            for wire in self._wires.values():
+                wire.rows.clear()
 
     # --- the run that looks -------------------------------------------------------------------------------------
 

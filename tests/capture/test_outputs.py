@@ -125,6 +125,23 @@ class Adapted(nn.Module):
         return made
 
 
+def test_after_a_first_pass_that_failed_the_next_is_seen() -> None:
+    model, tiles = build("llama"), []
+    given = text(model)
+
+    def fails(*_: Any) -> None:
+        raise ValueError("out of order")
+
+    with torch.no_grad(), observing(model, lambda tile: tiles.append(tile), outputs=True):
+        handle = model.layers[1].mlp.register_forward_pre_hook(fails)
+        with pytest.raises(ValueError, match="out of order"):
+            model(**given)
+        handle.remove()
+        model(**given)
+    assert [tile.site.index for tile in tiles] == [0, 1]
+    assert all(known(tile) for tile in tiles)
+
+
 def test_an_adapter_is_a_part_of_what_reads() -> None:
     model = build("bert")
     output = model.encoder.layer[0].attention.output
