@@ -74,9 +74,11 @@ class Sketch:
         import torch
 
         batch, heads = tile.probs.shape[:2]
-        # drawn where they always come out the same: on the CPU, by the sequence's number
+        # drawn where they always come out the same: on the CPU, by the sequence's number; for all positions, since
+        # queries may stand after keys of a cache
+        positions = max(tile.queries, tile.key_positions.shape[1])
         signs = [
-            torch.randint(0, 2, (tile.queries, probes), generator=torch.Generator().manual_seed(number)) * 2 - 1
+            torch.randint(0, 2, (positions, probes), generator=torch.Generator().manual_seed(number)) * 2 - 1
             for number in tile.sequences
         ]
         self._signs = torch.stack(signs).to(tile.probs)
