@@ -94,8 +94,10 @@ class Collector:
         site = tile.site
         if not self._wants(site):
             return None
+        # of masked attention the first rows see few of the keys that the last ones will see
+        keys = max(tile.probs.shape[3], tile.queries if site.kind == "decoder" else 0)
+        self.budget.rows(len(tile.probs), site.heads, keys)
         if site not in self.queries:
-            self.budget.rows(len(tile.probs), site.heads, tile.probs.shape[3])  # a first batch is the longest
             self._widths.append(width(tile))
             self.budget.check_sums(self._sums_kept())
         tile = self._without_special(self._facts.told(tile))
