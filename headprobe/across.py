@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from headprobe import devices
 from headprobe.budget import ADVICE, Budget
@@ -43,6 +44,10 @@ class Kept:
             self.tile.cut(first, last) if self.held or self.tile.source is None else self.tile.source.read(first, last)
         )
 
+    def one_by_one(self) -> list["Kept"]:
+        """Its sequences apart."""
+        return [replace(self, tile=self.tile.select(row, row + 1)) for row in range(len(self.tile.sequences))]
+
 
 class Across:
     """Pairs of heads of all layers, from what is kept of each layer until the forward pass is over."""
@@ -74,15 +79,15 @@ class Across:
 
     def end(self) -> None:
         """The forward pass is over: compare."""
-        if self._kept and not self.pools:
-            firsts = [kept[0].tile for kept in self._kept.values()]
-            self.pools = [Pool(group) for group in _same_keys(firsts)]
+        pooled_before = {site for pool in self.pools for site in pool.sites}
+        new = [kept for site, kept in self._kept.items() if site not in pooled_before]
+        self.pools += [Pool(group) for group in _same_keys(new)]
         for pool in self.pools:
-            several = [self._kept.get(site, []) for site in pool.sites]
-            if len({len(kept) for kept in several}) != 1:  # a pair that some images lack would be one of other images
+            several = side_by_side([self._kept.get(site, []) for site in pool.sites])
+            if several is None:  # a pair that some images lack would be one of other images
                 raise InputError("E-PAIRS", f"{pool.sites[0].path} was called as often as not all layers beside it")
-            for parts in zip(*several, strict=True):
-                self._compare(pool, list(parts))
+            for parts in several:
+                self._compare(pool, parts)
         self._kept.clear()
         self._bytes = 0
 
@@ -116,7 +121,8 @@ def check_again(tile: AttentionTile) -> None:
     if tile.source is None:
         raise InputError("E-ROWS", f"{tile.site.path} was cut into tiles, and its rows can't be computed again")
     again = tile.source.read(tile.start, tile.queries).probs
-    if again.shape != tile.probs.shape or not bool(((again - tile.probs).abs() <= TOLERANCE).all()):
+    first = _of_first_keys(tile, again.shape[3] - tile.site.sink).probs
+    if again.shape != first.shape or not torch.allclose(again, first, rtol=0, atol=TOLERANCE, equal_nan=True):
         raise InputError(
             "E-CAPTURE",
             f"{tile.site.path} gives other attention when it is computed again",
@@ -127,31 +133,52 @@ def check_again(tile: AttentionTile) -> None:
 TOLERANCE = 1e-5
 
 
-def _same_keys(tiles: list[AttentionTile]) -> list[tuple[Site, ...]]:
+def side_by_side(several: list[list[Kept]]) -> list[list[Kept]] | None:
+    """The same sequences of several sites that were kept in parts: part by part, or if those differ one by one.
+
+    Layers of more heads are cut into smaller parts. None where the sites do not have the same sequences.
+    """
+    if len({tuple(part.tile.sequences for part in kept) for kept in several}) > 1:
+        several = [[row for part in kept for row in part.one_by_one()] for kept in several]
+        if len({_sequences(kept) for kept in several}) > 1:
+            return None
+    return [list(parts) for parts in zip(*several, strict=True)]
+
+
+def _sequences(kept: list[Kept]) -> tuple[int, ...]:
+    return tuple(number for part in kept for number in part.tile.sequences)
+
+
+def _same_keys(sites: list[list[Kept]]) -> list[tuple[Site, ...]]:
     """Sites grouped by kind and by the keys that their queries see: only those can be compared.
 
     Told once, from the first batch, which holds the longest sequences: a window shows there if anywhere.
     """
-    groups: list[list[AttentionTile]] = []
-    for tile in tiles:
-        group = next((group for group in groups if _comparable(group[0], tile)), None)
+    groups: list[list[list[Kept]]] = []
+    for kept in sites:
+        group = next((group for group in groups if _comparable(group[0], kept)), None)
         if group is None:
-            groups.append([tile])
+            groups.append([kept])
         else:
-            group.append(tile)
-    return [tuple(tile.site for tile in group) for group in groups]
+            group.append(kept)
+    return [tuple(kept[0].tile.site for kept in group) for group in groups]
 
 
-def _comparable(one: AttentionTile, other: AttentionTile) -> bool:
-    if (one.site.kind, one.queries, one.sequences) != (other.site.kind, other.queries, other.sequences):
+def _comparable(some: list[Kept], others: list[Kept]) -> bool:
+    one, other = some[0].tile, others[0].tile
+    if (one.site.kind, one.site.sink, one.queries) != (other.site.kind, other.site.sink, other.queries):
         return False
-    if one.key_mask.shape != other.key_mask.shape or (one.hides is None) != (other.hides is None):
+    # of masked attention a tile may lack keys at the end that none of its queries sees
+    widths = [0 if tile.site.kind == "decoder" else tile.key_mask.shape[1] for tile in (one, other)]
+    if widths[0] != widths[1] or _sequences(some) != _sequences(others) or (one.hides is None) != (other.hides is None):
         return False
     return one.hides is None or other.hides is None or one.hides.same(other.hides)
 
 
 def pooled(tiles: list[AttentionTile]) -> AttentionTile:
     """The heads of several sites over the same queries and keys as one tile's, in order, where the first tile lies."""
+    fewest = min(tile.probs.shape[3] - tile.site.sink for tile in tiles)
+    tiles = [_of_first_keys(tile, fewest) for tile in tiles]
     first = tiles[0]
     for tile in tiles[1:]:
         if not tile.same_support(first):
@@ -161,3 +188,23 @@ def pooled(tiles: list[AttentionTile]) -> AttentionTile:
     device = first.probs.device
     probs = torch.cat([tile.probs.to(device) for tile in tiles], dim=1)
     return replace(first, site=site, probs=probs, outputs=joined_outputs([tile.outputs for tile in tiles], device))
+
+
+def _of_first_keys(tile: AttentionTile, keys: int) -> AttentionTile:
+    """The tile without the keys after the first so many, unless one of its queries sees them; a virtual key stays."""
+    end = tile.probs.shape[3] - tile.site.sink
+    if end == keys or bool(tile.support[..., keys:end].any()):
+        return tile
+
+    def first(values: Tensor) -> Tensor:
+        return torch.cat([values[..., :keys], values[..., end:]], -1)
+
+    return replace(
+        tile,
+        probs=first(tile.probs),
+        key_mask=first(tile.key_mask),
+        key_positions=first(tile.key_positions),
+        structure=None if tile.structure is None else first(tile.structure),
+        special_keys=None if tile.special_keys is None else first(tile.special_keys),
+        tokens=None if tile.tokens is None else tile.tokens.map(first),
+    )

@@ -4,9 +4,7 @@ The base's attention of one batch is held until the other model has run on it: a
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 import pandas as pd
 import torch
@@ -21,6 +19,7 @@ from headprobe.tile import AttentionTile, Site
 
 Place = tuple[str, str, int, int]  # tower, kind, layer, and the how-many-eth such site
 Key = tuple[Place, int, int]
+Rows = dict[Site, list[AttentionTile]]
 
 
 @dataclass
@@ -73,7 +72,9 @@ class Held:
                 f"a comparison holds all layers of a batch at once: over {self._bytes:,} bytes here",
                 "Lower --batch-size or --max-length, choose --layers, or raise --max-memory.",
             )
-        self.tiles[self._places.key(tile)] = replace(tile, outputs=None)
+        self.tiles[self._places.key(tile)] = replace(
+            tile, outputs=None, source=None
+        )  # which would keep queries and keys
 
     def clear(self) -> None:
         """Forget the batch."""
@@ -172,24 +173,23 @@ class Matching:
         for tower, kind in sorted(kinds):
             towers = {place[0] for place, _, _ in self._tuned.tiles if place[1] == kind}
             there = tower if tower in towers or len(towers) != 1 else next(iter(towers))
-            sides = _parts(self._base, tower, kind), _parts(self._tuned, there, kind)
-            for ours, theirs in zip_longest(*sides, fillvalue=()):
-                self._compare(tower, kind, ours, theirs)
+            self._compare((tower, kind), _rows(self._base, tower, kind), _rows(self._tuned, there, kind))
         self._base.clear()
         self._tuned.clear()
 
-    def _compare(self, tower: str, kind: str, ours: Sequence[AttentionTile], theirs: Sequence[AttentionTile]) -> None:
-        if not ours or not theirs:
-            raise InputError("E-SHAPES", f"the other model has no {kind} attention to match")
-        sides = [tile.site for tile in ours], [tile.site for tile in theirs]
-        if self.sides.setdefault((tower, kind), sides) != sides:
-            raise InputError("E-SHAPES", f"not all {kind} attention was called equally often")
-        together = pooled([*ours, *theirs])
-        for number in range(len(together.probs)):
+    def _compare(self, key: tuple[str, str], ours: Rows, theirs: Rows) -> None:
+        if not theirs:
+            raise InputError("E-SHAPES", f"the other model has no {key[1]} attention to match")
+        sides = [*ours], [*theirs]
+        several = [*ours.values(), *theirs.values()]
+        alike = len({tuple(row.sequences for row in rows) for rows in several}) == 1
+        if not alike or self.sides.setdefault(key, sides) != sides:
+            raise InputError("E-SHAPES", f"not all {key[1]} attention was called equally often")
+        for rows in zip(*several, strict=True):
             with devices.Arithmetic.exact().used():
-                seen = js_sums(together.select(number, number + 1))
-            known = self.sums.get((tower, kind))
-            self.sums[tower, kind] = seen if known is None else known + seen
+                seen = js_sums(pooled(list(rows)))
+            known = self.sums.get(key)
+            self.sums[key] = seen if known is None else known + seen
 
     def tables(self) -> list[pd.DataFrame]:
         """For each kind of attention JS [head of the base, head of the other], labelled by site, layer and head."""
@@ -202,12 +202,12 @@ class Matching:
         return tables
 
 
-def _parts(held: Held, tower: str, kind: str) -> list[list[AttentionTile]]:
-    """The tiles of all sites of a kind that hold the same sequences, part after part of the batch."""
+def _rows(held: Held, tower: str, kind: str) -> Rows:
+    """The sequences of each site of a kind, one by one: models of more heads are cut into smaller parts of a batch."""
     found = {key: tile for key, tile in held.tiles.items() if key[0][:2] == (tower, kind)}
     if any(not tile.whole for tile in found.values()):
         raise EnvironmentFailure("E-MEMORY", "heads are matched over whole layers", "Raise --max-memory.")
-    parts: dict[int, list[AttentionTile]] = defaultdict(list)
-    for key in sorted(found, key=lambda key: (key[2], found[key].site.index)):
-        parts[key[2]].append(found[key])
-    return list(parts.values())
+    rows: Rows = {}
+    for _, tile in sorted(found.items(), key=lambda each: (each[1].site.index, each[0][2])):
+        rows.setdefault(tile.site, []).extend(tile.select(row, row + 1) for row in range(len(tile.probs)))
+    return rows
