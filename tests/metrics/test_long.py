@@ -1,5 +1,6 @@
 """Long sequences: rows computed again, estimates, and a budget that is kept."""
 
+import copy
 import gc
 import weakref
 from dataclasses import replace
@@ -7,6 +8,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -220,9 +222,38 @@ def test_a_long_scan_in_a_small_budget_is_the_same(family: str) -> None:
     assert (within[["js", "bc", "cos"]] - whole.pairs[["js", "bc", "cos"]]).abs().max().max() < 1e-5
 
 
-def test_a_budget_that_holds_no_row_is_refused() -> None:
+def test_what_is_not_finite_does_not_depend_on_the_budget() -> None:
+    model = make(CONFIGS["llama"]())
+    model.layers[1].self_attn.q_proj.weight.data[0, 0] = float("nan")
+    ids = torch.randint(5, 97, (2, 40), generator=torch.Generator().manual_seed(0))
+    whole, cut = (
+        headprobe.scan(model, batches=[{"input_ids": ids}], allow_invalid=True, max_memory=memory, pairs="model")
+        for memory in ("1GiB", "64KiB")
+    )
+    assert whole.heads["rcos"].isna().tolist() == [False] * 4 + [True] + [False] * 3
+    pd.testing.assert_frame_equal(cut.heads, whole.heads, rtol=1e-5, atol=1e-6)
+
+
+def test_estimates_of_queries_after_a_cache() -> None:
+    n, before = 1100, 50
+    ids = torch.randint(5, 97, (1, before + n), generator=torch.Generator().manual_seed(0))
+    config = CONFIGS["llama"]()
+    config.max_position_embeddings = 2000
+    model = make(config)
+    with torch.no_grad():
+        cache = model(input_ids=ids[:, :before], use_cache=True).past_key_values
+    given = {"input_ids": ids[:, before:], "past_key_values": cache, "use_cache": False}
+    exact, found = (
+        headprobe.scan(model, batches=[copy.deepcopy(given)], metrics=["redundancy"], approx=approx).heads
+        for approx in (False, True)
+    )
+    assert ((exact["rcos"] - found["rcos"]).abs() <= 4 * found["rcos_se"] + 1e-7).all()
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])  # masked attention begins with rows that see few keys
+def test_a_budget_that_holds_no_row_is_refused(family: str) -> None:
     with pytest.raises(EnvironmentFailure, match=r"does not hold one query of 4 heads × 1,200 keys"):
-        _long("bert", max_memory="100KB")
+        _long(family, max_memory="100KB")
     assert Budget(8 * 4 * 10 * 4).rows(1, 4, 10) == 1
     with pytest.raises(EnvironmentFailure, match=r"Lower --batch-size to 2"):
         Budget(8 * 4 * 10 * 4 * 2).rows(3, 4, 10)
