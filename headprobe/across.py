@@ -14,10 +14,12 @@ from headprobe.budget import ADVICE, Budget
 from headprobe.engine.local import Workers
 from headprobe.errors import EnvironmentFailure, InputError
 from headprobe.metrics import Metric
+from headprobe.metrics.outputs import sums_products
 from headprobe.outputs import joined_outputs, outputs_bytes
 from headprobe.tile import AttentionTile, Site
 
 Totals = dict[str, Any]
+Job = tuple[list[Metric], AttentionTile]
 COPIES = (
     3  # of the rows of all layers that live at once: a layer's own, all layers' together, what metrics make of them
 )
@@ -54,7 +56,9 @@ class Across:
 
     def __init__(self, metrics: list[Metric], budget: Budget, workers: Workers) -> None:
         self.pools: list[Pool] = []
-        self._metrics = [metric for metric in metrics if metric.pairwise]
+        pairwise = [metric for metric in metrics if metric.pairwise]
+        self._uncut = [metric for metric in pairwise if sums_products(metric)]  # their totals are large
+        self._metrics = [metric for metric in pairwise if not sums_products(metric)]
         self._budget = budget
         self._workers = workers
         self._kept: dict[Site, list[Kept]] = {}
@@ -108,12 +112,21 @@ class Across:
         rows = tile.probs.shape[2]
         share = -(-rows // self._workers.count) if devices.at_hand(tile.probs) else rows
         cuts = [tile.cut(first, min(first + share, rows)) for first in range(0, rows, share)]
-        for seen in self._workers.map(self._observed, cuts):
-            for name, total in seen.items():
-                pool.totals[name] = pool.totals[name] + total if name in pool.totals else total
+        for seen in self._workers.map(observed, [(self._metrics, cut) for cut in cuts]):
+            add(pool.totals, seen)
+        add(pool.totals, observed((self._uncut, tile)))
 
-    def _observed(self, tile: AttentionTile) -> Totals:
-        return {metric.name: metric.observe(tile) for metric in self._metrics}
+
+def observed(job: Job) -> Totals:
+    """What each of a job's metrics makes of its tile."""
+    metrics, tile = job
+    return {metric.name: metric.observe(tile) for metric in metrics}
+
+
+def add(totals: Totals, seen: Totals) -> None:
+    """Add what was seen to totals."""
+    for name, total in seen.items():
+        totals[name] = totals[name] + total if name in totals else total
 
 
 def check_again(tile: AttentionTile) -> None:

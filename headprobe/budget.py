@@ -59,13 +59,13 @@ class Budget:
                 ADVICE,
             )
 
-    def check_sums(self, kept: int) -> None:
-        """Raise `EnvironmentFailure` where the products that are summed for similarity of outputs take too much."""
-        if kept > self.bytes:
+    def check_sums(self, held: int) -> None:
+        """Raise `EnvironmentFailure` where the sums that metrics of outputs hold beside all tiles take too much."""
+        if held > self.bytes:
             raise EnvironmentFailure(
                 "E-MEMORY",
-                f"cka and ocos keep {kept:,} bytes of products of all features: --max-memory must be as much",
-                "Choose --layers or one of the two, or raise --max-memory.",
+                f"cka, ocos and norms hold {held:,} bytes of products of features: --max-memory must be as much",
+                "Choose --layers or fewer of the three, or raise --max-memory.",
             )
 
 

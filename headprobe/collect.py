@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from headprobe import devices
-from headprobe.across import Across, Pool, Totals, check_again
+from headprobe.across import Across, Job, Pool, Totals, add, check_again, observed
 from headprobe.budget import Budget
 from headprobe.engine.local import Workers
 from headprobe.errors import UsageError, nearest
 from headprobe.facts import Facts
 from headprobe.load.collate import Batch
-from headprobe.metrics import Metric, reads_outputs
-from headprobe.metrics.outputs import width
+from headprobe.metrics import Metric, reads_outputs, select
+from headprobe.metrics.approximate import estimated
+from headprobe.metrics.outputs import sums_bytes, sums_products, width
 from headprobe.metrics.places import places
 from headprobe.metrics.shared import valid_rows
 from headprobe.metrics.totals import PerSequence
+from headprobe.settings import ScanOptions
 from headprobe.tile import AttentionTile, Site
 
-Job = tuple[list[Metric], AttentionTile]
 PART = 2**21  # probabilities that a worker takes at a time
-DOUBLE = 8  # bytes
 
 
 class Collector:
@@ -61,7 +61,7 @@ class Collector:
         self._uniform: list[tuple[AttentionTile, Totals]] = []
         self._facts = Facts()
         self._again: set[Site] = set()  # whose rows were found to be the same when they are computed again
-        self._widths: list[int] = []
+        self.widths: dict[Site, int] = {}  # features that a site's heads give together; the observer knows all at once
         self._checked = False
 
     # --- a forward pass -----------------------------------------------------------------------------------------
@@ -69,10 +69,6 @@ class Collector:
     def begin(self, batch: Batch) -> None:
         """The next tiles are of this batch."""
         self._facts.begin(batch)
-
-    def _wants(self, site: Site) -> bool:
-        """True for a site of the chosen layers and kind."""
-        return (self._layers is None or site.layer in self._layers) and self._kind in (None, site.kind)
 
     @property
     def room(self) -> dict[str, Any]:
@@ -92,14 +88,13 @@ class Collector:
     def receive(self, tile: AttentionTile) -> AttentionTile | None:
         """Observe one tile; return it as it was measured, None if its site was not chosen."""
         site = tile.site
-        if not self._wants(site):
+        if not wants(site, self._layers, self._kind):
             return None
         # of masked attention the first rows see few of the keys that the last ones will see
         keys = max(tile.probs.shape[3], tile.queries if site.kind == "decoder" else 0)
         self.budget.rows(len(tile.probs), site.heads, keys)
         if site not in self.queries:
-            self._widths.append(width(tile))
-            self.budget.check_sums(self._sums_kept())
+            self._check_sums(tile)
         tile = self._without_special(self._facts.told(tile))
         self.sequences[site].update(tile.sequences)
         count = tile.query_mask.sum()
@@ -107,13 +102,13 @@ class Collector:
         jobs, baseline = self._jobs(tile), self._known_baseline(tile)
         if baseline is None:
             jobs.append(([metric for metric in self.metrics if metric.name in BASELINES], tile.uniform()))
-        found = self.workers.map(_observed, jobs) if devices.at_hand(tile.probs) else [_observed(job) for job in jobs]
+        found = self.workers.map(observed, jobs) if devices.at_hand(tile.probs) else [observed(job) for job in jobs]
         if baseline is None:
             baseline = found.pop()
             self._uniform.append((_masks_alone(tile), baseline))
         for seen in found:
-            _add(self.totals[site], seen)
-        _add(self.baselines[site], baseline)
+            add(self.totals[site], seen)
+        add(self.baselines[site], baseline)
         self._observe_cut_sequences(tile)
         if self.across is not None:
             self.across.wait(tile)
@@ -126,12 +121,13 @@ class Collector:
             if tile.site not in self._again:
                 check_again(tile)
                 self._again.add(tile.site)
-            _add(self.totals[tile.site], _observed((whole, tile)))
+            add(self.totals[tile.site], observed((whole, tile)))
 
-    def _sums_kept(self) -> int:
-        """Bytes of the products of features of the sites so far: of each, and where layers are compared of all."""
-        squares = sum(each**2 for each in self._widths) + (sum(self._widths) ** 2 if self.across is not None else 0)
-        return DOUBLE * squares * sum(metric.pairwise and reads_outputs(metric) for metric in self.metrics)
+    def _check_sums(self, tile: AttentionTile) -> None:
+        widths = {site: features for site, features in self.widths.items() if wants(site, self._layers, self._kind)}
+        widths[tile.site] = width(tile)
+        across = self.across is not None
+        self.budget.check_sums(sums_bytes(self.metrics, widths, across=across, workers=self.workers.count))
 
     def end(self, sites: list[Site]) -> None:
         """The forward pass is over: check the choice of sites once, and compare the layers' heads."""
@@ -164,7 +160,7 @@ class Collector:
         """The tile in parts, each with the metrics that observe it.
 
         By sequences: some for every worker, and not so many that copies of them need much memory. A long sequence
-        goes in rows, but for the metrics that want all of its rows at once.
+        goes in rows, but for the metrics that want all of its rows at once, or whose totals are large.
         """
         by_rows = [metric for metric in self.metrics if metric.shape == "rows"]
         everything = self.metrics if tile.whole else by_rows
@@ -177,9 +173,10 @@ class Collector:
         if tile.probs.numel() <= small:
             return [(everything, part) for part in parts]
         step = _share(rows, max(1, PART * batch * rows // max(1, tile.probs.numel())), self.workers.count)
-        whole = [metric for metric in everything if metric.shape == "sequence"]
+        uncut = [metric for metric in everything if metric.shape == "sequence" or sums_products(metric)]
+        by_rows = [metric for metric in by_rows if metric not in uncut]
         cuts = [part.cut(first, min(first + step, rows)) for part in parts for first in range(0, rows, step)]
-        jobs = [*((whole, part) for part in parts), *((by_rows, cut) for cut in cuts)]
+        jobs = [*((uncut, part) for part in parts), *((by_rows, cut) for cut in cuts)]
         return [job for job in jobs if job[0]]
 
     def _without_special(self, tile: AttentionTile) -> AttentionTile:
@@ -191,6 +188,27 @@ class Collector:
             self.dropped[site] = self.dropped[site] + dropped if site in self.dropped else dropped
             return tile.without_special_keys()
         return tile
+
+
+def metrics_of(options: ScanOptions) -> tuple[list[Metric], frozenset[str]]:
+    """The metrics and the columns that the options choose."""
+    metrics, columns = select((*options.metrics, *PROBED) if options.metrics and options.probe else options.metrics)
+    if not options.metrics:
+        left = () if options.probe else PROBED
+        metrics = [metric for metric in metrics if metric.name not in left and not reads_outputs(metric)]
+    if options.approx:
+        metrics, columns = estimated(metrics, columns)
+    if options.pairs != "none":
+        return metrics, columns
+    compared = [metric.name for metric in metrics if metric.pairwise]
+    if options.metrics and compared:
+        raise UsageError("E-OPTION", f"--pairs none leaves out {', '.join(compared)}, which --metrics asks for")
+    return [metric for metric in metrics if not metric.pairwise], columns
+
+
+def wants(site: Site, layers: Collection[int] | None, kind: str | None) -> bool:
+    """True for a site of the chosen layers and kind."""
+    return (layers is None or site.layer in layers) and kind in (None, site.kind)
 
 
 def check_choice(sites: list[Site], layers: Collection[int] | None, kinds: Collection[str] | None) -> None:
@@ -215,11 +233,6 @@ def _share(count: int, most: int, workers: int) -> int:
     return -(-count // max(1, min(shares, count)))
 
 
-def _observed(job: Job) -> Totals:
-    metrics, tile = job
-    return {metric.name: metric.observe(tile) for metric in metrics}
-
-
 # Which are given uniform attention too: theirs does not depend on other heads.
 BASELINES = ("entropy", "position", "regions", "induction")
 PROBED = ("induction",)  # which see something on repeated tokens alone
@@ -228,11 +241,6 @@ PROBED = ("induction",)  # which see something on repeated tokens alone
 def _dropped_mass(tile: AttentionTile) -> PerSequence:
     rows = tile.once(valid_rows)
     return rows.means([(tile.once(places).special, rows.size >= 0)])
-
-
-def _add(totals: Totals, seen: Totals) -> None:
-    for name, total in seen.items():
-        totals[name] = totals[name] + total if name in totals else total
 
 
 def _masks_alone(tile: AttentionTile) -> AttentionTile:

@@ -12,7 +12,7 @@ from torch import nn
 
 from headprobe.assemble import assemble
 from headprobe.capture import observing
-from headprobe.collect import Collector
+from headprobe.collect import Collector, metrics_of
 from headprobe.comparison import Comparison, compare_reports
 from headprobe.comparison.matched import matched_reports
 from headprobe.drift import Drift, Matching
@@ -28,7 +28,6 @@ from headprobe.pipeline import (
     Watch,
     checkpoint_of,
     forward,
-    metrics_of,
     new_collector,
     provenance_of,
     ready,
@@ -206,6 +205,8 @@ def _run(
             )
             for checkpoint, receive in zip(checkpoints, receivers, strict=True)
         ]
+        for collector, observer in zip(collectors, observers, strict=True):
+            collector.widths = observer.wiring.widths
         for pair in _paired(feeds):
             for checkpoint, batch, collector, observer in zip(checkpoints, pair, collectors, observers, strict=True):
                 collector.begin(batch)

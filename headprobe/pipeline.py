@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from headprobe.assemble import assemble
 from headprobe.budget import Budget
 from headprobe.capture import Observer, observing
-from headprobe.collect import PROBED, Collector
+from headprobe.collect import PROBED, Collector, metrics_of
 from headprobe.engine.local import Workers
 from headprobe.errors import InputError, UsageError
 from headprobe.examples import Examples
@@ -30,8 +30,8 @@ from headprobe.load.collate import Batch
 from headprobe.load.hashing import file_hashes
 from headprobe.load.hub import Source
 from headprobe.load.placement import is_placed, places
-from headprobe.metrics import Metric, reads_outputs, select
-from headprobe.metrics.approximate import NOTE, estimated
+from headprobe.metrics import Metric
+from headprobe.metrics.approximate import NOTE
 from headprobe.report import Provenance, Report, no_rows
 from headprobe.settings import ScanOptions, parse_layers, parse_size
 
@@ -139,22 +139,6 @@ def new_collector(metrics: list[Metric], options: ScanOptions, workers: Workers)
     )
 
 
-def metrics_of(options: ScanOptions) -> tuple[list[Metric], frozenset[str]]:
-    """The metrics and the columns that the options choose."""
-    metrics, columns = select((*options.metrics, *PROBED) if options.metrics and options.probe else options.metrics)
-    if not options.metrics:
-        left = () if options.probe else PROBED
-        metrics = [metric for metric in metrics if metric.name not in left and not reads_outputs(metric)]
-    if options.approx:
-        metrics, columns = estimated(metrics, columns)
-    if options.pairs != "none":
-        return metrics, columns
-    compared = [metric.name for metric in metrics if metric.pairwise]
-    if options.metrics and compared:
-        raise UsageError("E-OPTION", f"--pairs none leaves out {', '.join(compared)}, which --metrics asks for")
-    return [metric for metric in metrics if not metric.pairwise], columns
-
-
 def checkpoint_of(model: str | Path | nn.Module, options: ScanOptions) -> Checkpoint:
     """A model by name, folder or as an object."""
     if not isinstance(model, nn.Module):
@@ -216,6 +200,7 @@ def _run(
             outputs=collector.reads_outputs,
         ) as observer,
     ):
+        collector.widths = observer.wiring.widths
         for batch in batches:
             collector.begin(batch)
             forward(model, batch, observer)

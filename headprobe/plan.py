@@ -10,6 +10,7 @@ from torch import nn
 
 from headprobe.budget import FLOAT, TILES, Budget, most, sequences_at_once, times_computed
 from headprobe.capture import observing
+from headprobe.collect import check_choice, metrics_of, wants
 from headprobe.errors import InputError
 from headprobe.feed.pairs import BUILT_IN_COUNT as PAIRS
 from headprobe.feed.random_inputs import inputs_for_plan
@@ -27,9 +28,11 @@ from headprobe.load.checkpoint import (
 from headprobe.load.collate import MOST_SEQUENCES, TOKENS_A_BATCH, model_limit
 from headprobe.load.images import COUNT as IMAGES
 from headprobe.load.sounds import COUNT as SOUNDS
+from headprobe.metrics import Metric, reads_outputs
 from headprobe.metrics.approximate import EXACT
 from headprobe.metrics.fused import kernels
-from headprobe.settings import LoadOptions, ScanOptions, parse_size
+from headprobe.metrics.outputs import sums_bytes, sums_products, width
+from headprobe.settings import LoadOptions, ScanOptions, parse_layers, parse_size
 from headprobe.tile import AttentionTile, Site
 
 BUILT_IN = {"text": 128, "image": IMAGES, "audio": SOUNDS, "image-text": PAIRS, "audio-text": PAIRS}
@@ -47,12 +50,15 @@ LARGEST_ON_CPU = 500_000_000  # parameters of a model that may be built with ran
 class SiteShape:
     """One attention call, the shape of its probabilities for one sequence, and how a scan goes through it.
 
-    `rows` of a sequence fit a tile; each is `computed` so often, on average.
+    `rows` of a sequence fit a tile; each is `computed` so often, on average. Its heads give `width` features together
+    where that is asked, and a model in float32 keeps `source_bytes` alive to compute rows again, None where it can't.
     """
 
     site: Site
     queries: int
     keys: int
+    width: int = 0
+    source_bytes: int | None = None
     rows: int = 0
     computed: float = 1.0
 
@@ -67,7 +73,8 @@ class Plan:
     """Sites in order of execution, and estimates in bytes and seconds for a scan with the given options.
 
     `attention_bytes` is a batch of the largest site's attention, `kept_bytes` what pairs across layers keep of a batch,
-    `peak_bytes` the most that weights, a forward pass's tiles and that take together.
+    `sums_bytes` what metrics of outputs hold, `peak_bytes` the most that weights, a forward pass's tiles and those take
+    together.
     """
 
     model: str
@@ -80,6 +87,7 @@ class Plan:
     weight_bytes: int
     attention_bytes: int
     kept_bytes: int
+    sums_bytes: int
     budget_bytes: int
     peak_bytes: int
     seconds: float
@@ -103,6 +111,7 @@ def plan(name: str, **given: Any) -> Plan:
     Raises `HeadprobeError` for a checkpoint that can't be read, and where it has no attention.
     """
     options = ScanOptions.of(**given)
+    metrics, _ = metrics_of(options)
     source, looked, config = open_config(name, options)
 
     def unloaded(device: str) -> Checkpoint:
@@ -113,7 +122,7 @@ def plan(name: str, **given: Any) -> Plan:
     model = checkpoint.model
     length = min(options.max_length, model_limit(checkpoint))
     try:
-        sites, notes = _sites(checkpoint, length)
+        sites, notes = _sites(checkpoint, length, metrics)
     except LOADING_FAULTS as fault:  # code that looks at values
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if parameters > LARGEST_ON_CPU:
@@ -121,8 +130,11 @@ def plan(name: str, **given: Any) -> Plan:
                 "E-INSPECT", f"{type(model).__name__} can't be run without its weights: {first_line(fault)}"
             ) from fault
         with told("E-FORWARD", f"{type(model).__name__} fails on its inputs"):
-            sites, notes = _sites(unloaded("cpu"), length)
-    return replace(_plan(checkpoint, sites, options, length), notes=notes)
+            sites, notes = _sites(unloaded("cpu"), length, metrics)
+    layers = None if options.layers is None else parse_layers(options.layers)
+    check_choice([shape.site for shape in sites], layers, None if options.kind is None else [options.kind])
+    chosen = tuple(shape for shape in sites if wants(shape.site, layers, options.kind))
+    return replace(_plan(checkpoint, chosen, metrics, options, length), notes=notes)
 
 
 def _skeleton(config: Any, folder: Path, options: LoadOptions, device: str) -> nn.Module:
@@ -136,29 +148,37 @@ def _skeleton(config: Any, folder: Path, options: LoadOptions, device: str) -> n
     return model.eval()
 
 
-def _sites(checkpoint: Checkpoint, length: int) -> tuple[tuple[SiteShape, ...], tuple[str, ...]]:
+def _sites(checkpoint: Checkpoint, length: int, metrics: list[Metric]) -> tuple[tuple[SiteShape, ...], tuple[str, ...]]:
     """The sites of one sequence, and what the observer has to tell of layers that are none."""
     found: list[SiteShape] = []
 
     def note(tile: AttentionTile) -> None:
-        found.append(SiteShape(tile.site, tile.queries, tile.probs.shape[3]))
+        source = None if tile.source is None else tile.source.bytes
+        found.append(SiteShape(tile.site, tile.queries, tile.probs.shape[3], width(tile), source))
 
     model = checkpoint.model
     inputs = inputs_for_plan(checkpoint, length, next(model.parameters()).device)
-    with quiet(), torch.no_grad(), observing(model, note, tile_bytes=2**62) as observer:
+    outputs = any(reads_outputs(metric) for metric in metrics)
+    with quiet(), torch.no_grad(), observing(model, note, tile_bytes=2**62, outputs=outputs) as observer:
         model(**inputs)
     return tuple(found), tuple(observer.notes)
 
 
-def _plan(checkpoint: Checkpoint, found: tuple[SiteShape, ...], options: ScanOptions, length: int) -> Plan:
+def _plan(
+    checkpoint: Checkpoint, found: tuple[SiteShape, ...], metrics: list[Metric], options: ScanOptions, length: int
+) -> Plan:
     model, budget = checkpoint.model, Budget(parse_size(options.max_memory))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     size = torch.empty(0, dtype=DTYPES.get(options.dtype, torch.float32)).element_size()
     sequences, batch = _batches(model, options, length, budget)
     sites = tuple(_cut(shape, budget, options.approx) for shape in found)
     largest = max(shape.probabilities for shape in sites) * batch * FLOAT
-    kept = _kept(model, sites, batch * size) if options.pairs == "model" else 0
+    across = options.pairs == "model"
+    kept = batch * sum(_kept(shape, size) for shape in sites) if across else 0
     budget.check_kept(kept)
+    widths = {shape.site: shape.width for shape in sites}
+    sums = sums_bytes(metrics, widths, across=across, workers=torch.get_num_threads())
+    budget.check_sums(sums)
     written = options.target_length if modality(model) == "text" and reads(model) and not options.target_text else 0
     calls = -(-sequences // batch) * len(sites) * (1 + written * WRITTEN)
     return Plan(
@@ -172,9 +192,10 @@ def _plan(checkpoint: Checkpoint, found: tuple[SiteShape, ...], options: ScanOpt
         weight_bytes=parameters * size,
         attention_bytes=largest,
         kept_bytes=kept,
+        sums_bytes=sums,
         budget_bytes=budget.bytes,
-        peak_bytes=parameters * size + min(TILES * largest + 2 * kept, budget.bytes),
-        seconds=sequences * _seconds_a_sequence(model, sites, options) + calls * CALL,
+        peak_bytes=parameters * size + min(TILES * largest + 2 * kept, budget.bytes) + sums,
+        seconds=sequences * _seconds_a_sequence(model, sites, metrics, options) + calls * CALL,
     )
 
 
@@ -193,16 +214,16 @@ def _cut(shape: SiteShape, budget: Budget, approx: bool) -> SiteShape:
     return replace(shape, rows=rows, computed=times_computed(shape.queries, rows, approx=approx))
 
 
-def _kept(model: Any, sites: tuple[SiteShape, ...], bytes_a_number: int) -> int:
-    """What pairs across layers keep of a batch: each layer's queries and keys, or its attention where that is less."""
-    size = _head_size(model)
-    return sum(
-        min(
-            (s.site.heads * s.queries + s.site.kv_heads * s.keys) * size * bytes_a_number,
-            s.probabilities * bytes_a_number,
-        )
-        for s in sites
-    )
+def _kept(shape: SiteShape, bytes_a_number: int) -> int:
+    """What pairs across layers keep of a site for a sequence: queries and keys, or its attention where that is less.
+
+    Queries and keys are parts of larger tensors in some models, and what heads give comes with attention that is held.
+    """
+    held = shape.probabilities * max(FLOAT, bytes_a_number) + 2 * shape.queries * shape.width * bytes_a_number
+    if shape.source_bytes is None:
+        return held
+    source = shape.source_bytes * bytes_a_number // FLOAT
+    return min(held, source) if shape.rows == shape.queries else source
 
 
 def _head_size(model: Any) -> int:
@@ -211,15 +232,20 @@ def _head_size(model: Any) -> int:
     return most(config, "head_dim") or (width // heads if heads and width else HEAD_SIZE)
 
 
-def _seconds_a_sequence(model: Any, sites: tuple[SiteShape, ...], options: ScanOptions) -> float:
+def _seconds_a_sequence(model: Any, sites: tuple[SiteShape, ...], metrics: list[Metric], options: ScanOptions) -> float:
     """Forward pass and metrics, from operation counts and two short measurements on this machine's CPU."""
     weights = sum(parameter.numel() for parameter in model.parameters()) - _embedded(model)
     operations = 2.0 * weights * max(s.queries for s in sites)
+    has_pairs = any(metric.pairwise and not reads_outputs(metric) for metric in metrics)
+    has_rows = any(metric.shape == "sequence" for metric in metrics)
+    products = any(sums_products(metric) for metric in metrics)
     logarithms = 0.0
     for s in sites:
         attention = 4.0 * _head_size(model) * s.probabilities * s.computed
-        operations += attention + (0 if options.approx and s.queries > EXACT else _gram(s))
-        logarithms += s.probabilities * (PASSES + EAGER * s.computed + (s.site.heads - 1) / 2)
+        is_estimated = not has_rows or (options.approx and s.queries > EXACT)
+        operations += attention + (0 if is_estimated else _gram(s)) + products * 2.0 * s.queries * s.width**2
+        pairs = (s.site.heads - 1) / 2 if has_pairs else 0
+        logarithms += s.probabilities * (PASSES + EAGER * s.computed + pairs)
     flop, log = _measure()
     return float(operations * flop + logarithms * log)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import headprobe
 from headprobe import budget
 from headprobe.errors import EnvironmentFailure, InputError, UsageError
+from headprobe.plan import plan
 from tests import oracle_outputs
 from tests.capture.models import CONFIGS
 from tests.capture.watching import make
@@ -291,8 +292,24 @@ def test_nothing_of_it_is_measured_or_held_unasked(minilm: Path, monkeypatch: py
 
 def test_sums_that_do_not_fit_are_refused(minilm: Path) -> None:
     model, _, _ = loaded("minilm", minilm)
-    with pytest.raises(EnvironmentFailure, match=r"cka and ocos keep .* bytes"):
+    with pytest.raises(EnvironmentFailure, match=r"cka, ocos and norms hold .* bytes"):
         headprobe.scan(model, batches=batches(model, 1), metrics=["cka", "ocos"], max_memory="3MB")
+
+
+@pytest.mark.parametrize("pairs", ["layer", "model"])
+@pytest.mark.parametrize("metrics", [["cka"], ["cka", "ocos"], ["norms"]])
+def test_a_forecast_of_sums_is_what_a_scan_refuses(minilm: Path, metrics: list[str], pairs: str) -> None:
+    chosen: dict[str, Any] = {"metrics": metrics, "pairs": pairs, "layers": "1-3", "limit": 1, "max_length": 8}
+    sums = plan(str(minilm), **chosen).sums_bytes
+    width, heads, workers = 384, 12, torch.get_num_threads()
+    kept = 3 * width**2 + (3 * width) ** 2 * (pairs == "model")
+    room = max((workers + 2) * width**2, 3 * (3 * width) ** 2 * (pairs == "model"))
+    pairwise = len(metrics) if metrics != ["norms"] else 0
+    assert sums == 8 * (pairwise * kept + room if pairwise else 3 * width**2 // heads)
+    headprobe.scan(minilm, **chosen, max_memory=sums)
+    for needs in (plan, headprobe.scan):
+        with pytest.raises(EnvironmentFailure, match=f"hold {sums:,} bytes"):
+            needs(str(minilm), **chosen, max_memory=sums - 1)
 
 
 def test_a_model_that_hides_its_values_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class Anew(Protocol):
 
 def kept_bytes(*tensors: Tensor, share: float = 1.0) -> int:
     """What is kept alive with these tensors: all that they are parts of, or their `share` of that."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}  # all at 0 on meta
     return round(share * sum(storage.nbytes() for storage in storages.values()))
 
 

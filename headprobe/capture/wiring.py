@@ -49,6 +49,7 @@ class Wiring:
     def __init__(self, *, wanted: bool) -> None:
         self.wanted = wanted
         self.looking = False
+        self.widths: dict[Site, int] = {}  # features that a site's heads give together
         self._looked = False
         self._wires: dict[Site, Wire] = {}
 
@@ -56,6 +57,8 @@ class Wiring:
         """Run the model as it is about to be run, unless that was done before: on copies of what a pass changes."""
         if not self.wanted or self._looked or self.looking:  # the pass comes here again
             return
+        if any(isinstance(value, Tensor) and value.is_meta for value in (*args, *kwargs.values())):
+            return  # shapes have no values by which to find anything
         self._wires.clear()
         self.looking = True
         caches = {name: copy.deepcopy(value) for name, value in kwargs.items() if not isinstance(value, Tensor)}
@@ -84,6 +87,7 @@ class Wiring:
             if other is not site and wire.readers:
                 wire.rows.clear()
         rows = made.z.transpose(1, 2).flatten(2)
+        self.widths[site] = rows.shape[2]
         self._wires.setdefault(site, Wire()).rows.append(rows.flatten(0, 1).clone())  # which may be gated in place
 
     def ran(self, path: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
@@ -115,7 +119,8 @@ class Wiring:
         if not isinstance(made, Made):
             return made or Unknown(BYPASSED)
         if wire is None:
-            return Unknown(UNSEEN)
+            unseen = Unknown(UNSEEN)
+            return Outputs(made.z, unseen, unseen) if made.z.is_meta else unseen
         if isinstance(wire.projection, Unknown) and not wire.is_mean:
             return Unknown(MORE)  # and nothing tells which of its axes is which
         start, keys = at

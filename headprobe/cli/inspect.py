@@ -9,7 +9,8 @@ from headprobe.cli.show import check_output_options, progress
 
 @accepting(
     "revision", "cache_dir", "token", "trust_remote_code", "allow_pickle", "base_model", "gguf_file", "dtype", "device",
-    "limit", "max_length", "batch_size", "max_memory", "pairs", "approx", "format", "quiet", "verbose", "no_progress",
+    "limit", "max_length", "batch_size", "metrics", "layers", "kind", "pairs", "max_memory", "approx", "format",
+    "quiet", "verbose", "no_progress",
 )  # fmt: skip
 def inspect(model: ModelArgument, **options: Any) -> None:
     """Show a checkpoint's attention sites, heads and groups, and what a scan will need. Loads no weights.
@@ -21,6 +22,8 @@ def inspect(model: ModelArgument, **options: Any) -> None:
         headprobe inspect ./checkpoint --max-length 512
 
         headprobe inspect ./llama --max-length 32768 --max-memory 4GiB --pairs model
+
+        headprobe inspect ./llama --metrics cka --layers 0-7
     """
     check_output_options({**options, "top": None, "output": ()}, ("table", "json"))
     with progress(options, model):

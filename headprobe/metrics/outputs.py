@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headprobe.errors import InputError
+from headprobe.metrics.contract import Metric, reads_outputs
 from headprobe.metrics.shared import valid_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
     from headprobe.outputs import Outputs, Projection
-    from headprobe.tile import AttentionTile
+    from headprobe.tile import AttentionTile, Site
 
 NOISE = 1e-20  # of the square of a head's mean: below it lies what float64 leaves of a head that always gives the same
+DOUBLE = 8  # bytes
+MOVED = 2  # times as much as is added: about the other point, and the sum that is replaced
 HINT = "Leave out what needs it (cka, ocos, norms; the penalties output and subspace), or choose other layers."
 
 
@@ -58,6 +64,29 @@ def width(tile: AttentionTile) -> int:
     return tile.site.heads * tile.outputs.z.shape[-1] if isinstance(tile.outputs, Outputs) else 0
 
 
+def sums_products(metric: Metric) -> bool:
+    """True for a metric that keeps products of all features of the heads' outputs with each other."""
+    return metric.pairwise and reads_outputs(metric)
+
+
+def sums_bytes(metrics: Sequence[Metric], widths: Mapping[Site, int], *, across: bool, workers: int) -> int:
+    """What metrics of outputs hold until a scan is over, for sites whose heads give so many features together.
+
+    Products of features of each site, and where layers are compared of all sites of a kind, with what is there while
+    parts of a tile are added to them; or W Wᵀ of each head.
+    """
+    products = sum(sums_products(metric) for metric in metrics)
+    others = sum(reads_outputs(metric) for metric in metrics) - products
+    kinds: Counter[str] = Counter()
+    for site, features in widths.items():
+        kinds[site.kind] += features if across else 0
+    kept = sum(features**2 for features in (*widths.values(), *kinds.values()))
+    parts = (workers + MOVED) * max(widths.values(), default=0) ** 2
+    room = max(parts, (1 + MOVED) * max(kinds.values(), default=0) ** 2) if products else 0
+    grams = sum(features**2 // site.heads for site, features in widths.items())
+    return DOUBLE * (products * kept + room + others * grams)
+
+
 def _unknown(tile: AttentionTile, what: str, why: str) -> InputError:
     return InputError("E-OUTPUTS", f"{what} is not known of {tile.site.path}: {why}", HINT)
 
@@ -84,7 +113,7 @@ class OutputSums:
             at,
             mine.count + other.count,
             mine.first + other.first,
-            mine.second + other.second,
+            other.second.add_(mine.second),  # which is its own, and the largest by far
             mine.third + other.third,
             mine.fourth + other.fourth,
         )
@@ -109,17 +138,17 @@ class OutputSums:
         """The same outputs about another point: y - d, for d how far that is away."""
         d = at - self.at
         size, along, norms = self.by_head(d * d).sum(-1), self.by_head(d * self.first).sum(-1), self.norms  # [head]
-        pulled = self.by_head(d * self.second).sum(-1).T  # [head, head · feature]: Σ (d_g · y_g) y
+        pulled = (self.by_head(self.second).transpose(0, 1) @ self.by_head(d)[..., None])[..., 0]
+        # [head, head · feature]: Σ (d_g · y_g) y
         cross = self.by_head(d * self.third).sum(-1)  # [head, head]: Σ ‖y_g‖² (d_h · y_h)
         both = self.by_head(d * pulled).sum(-1)  # [head, head]: Σ (d_g · y_g) (d_h · y_h)
         moved = norms - 2 * along + self.count * size  # Σ ‖y_g - d_g‖²
-        outer = d[:, None] * self.first
         half = size[:, None] * (norms - 2 * along + self.count * size / 2) - 2 * cross
         return OutputSums(
             at,
             self.count,
             self.first - self.count * d,
-            self.second - outer - outer.T + self.count * d[:, None] * d,
+            self.second.addr(d, self.first, alpha=-1).addr_(self.first, d, alpha=-1).addr_(self.count * d, d),
             self.third - 2 * pulled + size[:, None] * self.first - moved[:, None] * d,
             self.fourth + half + half.T + 4 * both,
         )

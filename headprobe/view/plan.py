@@ -45,7 +45,7 @@ def plan_document(plan: dict[str, Any]) -> Document:
 
 
 def _needs(plan: dict[str, Any]) -> str:
-    attention = plan["peak_bytes"] - plan["weight_bytes"]
+    attention = plan["peak_bytes"] - plan["weight_bytes"] - plan["sums_bytes"]
     text = (
         f"A scan of {plan['sequences']} sequences of {plan['length']} positions, {plan['batch_size']} at a time,"
         f" needs about {_bytes(plan['peak_bytes'])} of memory: {_bytes(plan['weight_bytes'])} of weights, and at most"
@@ -53,6 +53,8 @@ def _needs(plan: dict[str, Any]) -> str:
     )
     if plan["kept_bytes"]:
         text += f", of which {_bytes(plan['kept_bytes'])} to compare the heads of all layers"
+    if plan["sums_bytes"]:
+        text += f"; and {_bytes(plan['sums_bytes'])} for the sums of what heads give"
     text += f". On this machine's CPU it will take about {_seconds(plan['seconds'])} beyond loading (estimated)."
     most = max(site["computed"] for site in plan["sites"])
     if most > 1:
