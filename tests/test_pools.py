@@ -1,6 +1,7 @@
 """Heads of different layers, or of two models, side by side: however each layer's calls were cut."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ import headprobe
 from headprobe import budget
 from headprobe.capture import observing
 from headprobe.drift import Matching
-from tests.capture.models import LLAMA
+from headprobe.errors import EnvironmentFailure
+from headprobe.plan import plan
+from tests.capture.models import LLAMA, build
 from tests.capture.watching import make
 
 QUERIES = 20
@@ -71,6 +74,20 @@ def test_attention_that_is_held_is_compared_with_attention_that_is_computed_agai
     for memory in ("1GiB", "24KiB", "16KiB"):
         pairs = headprobe.scan(model, batches=[given], pairs="model", metrics=["js"], max_memory=memory).pairs
         assert pairs["js"].tolist() == pytest.approx(js(model, given), abs=1e-6), memory
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bart"])  # of GPT-2 queries and keys are parts of one tensor
+def test_what_is_kept_is_forecast(family: str, dtype: str, tmp_path: Path) -> None:
+    model = build(family).to(getattr(torch, dtype))
+    model.save_pretrained(tmp_path)
+    chosen: dict[str, Any] = {"pairs": "model", "dtype": dtype}
+    kept = plan(str(tmp_path), batch_size=1, max_length=48, **chosen).kept_bytes
+    given: dict[str, Any] = {"input_ids": torch.full((1, 48), 7), "use_cache": False}  # which would copy the keys
+    given |= {"decoder_input_ids": given["input_ids"]} if family == "bart" else {}
+    headprobe.scan(model, batches=[given], max_memory=2 * kept, **chosen)
+    with pytest.raises(EnvironmentFailure, match=f"over {2 * kept:,} bytes"):
+        headprobe.scan(model, batches=[given], max_memory=2 * kept - 1, **chosen)
 
 
 class TwoTowers(nn.Module):
