@@ -16,8 +16,6 @@ from headprobe.view.document import Document, Grid, Heading, Paragraph, Simple, 
 from headprobe.view.plain import plain
 
 UNLIMITED = 10_000
-CELL_WIDTHS = (5, 4, 3, 1)
-SIGNED_WIDTHS = (6, 5)
 GAP = 2  # between columns
 
 
@@ -101,39 +99,57 @@ def _box(target: Console) -> box.Box:
 def _grid(grid: Grid, target: Console) -> RenderableType:
     """A heat map: the number in every cell, as many digits as fit, on a colour where there is colour."""
     margin = max([cell_len(label) for label in grid.rows], default=0) + 1
-    room = (target.width - margin) // max(1, len(grid.columns))
-    cell = next((width for width in (CELL_WIDTHS if grid.low >= 0 else SIGNED_WIDTHS) if width <= room), 1)
-    lines = [_labels(grid.columns, margin, cell)] if cell >= max(3, *(cell_len(c) for c in grid.columns)) else []
+    width = _cell_width(grid, (target.width - margin) // max(1, len(grid.columns)))
+    lines = [_labels(grid.columns, margin, width)]
     for label, row in zip(grid.rows, grid.values, strict=True):
         line = Text(printable(label).ljust(margin))
         for value in row:
-            line.append(_digits(value, cell, grid), style=_style(value, grid.low, grid.high))
+            line.append(_digits(value, width, grid).rjust(width), style=_style(value, grid.low, grid.high))
         lines.append(line)
     scale = Text("scale ")
     for i, colour in enumerate(VIRIDIS):
         value = grid.low + (grid.high - grid.low) * i / (len(VIRIDIS) - 1)
         scale.append(f" {value:.2f} ", style=f"{_ink(i)} on {colour}")
-    if cell == 1:
+    if width == 1:
         span = f"of {grid.high:.2f}" if grid.low >= 0 else f"of the way from {grid.low:.2f} to {grid.high:.2f}"
         lines.append(Text(f"\nA digit is a value in tenths {span}."))
     return Group(Text(printable(grid.title), style="bold"), *lines, Text(), scale)
 
 
-def _labels(labels: tuple[str, ...], margin: int, cell: int) -> Text:
-    return Text(" " * margin + "".join(label.rjust(cell) for label in labels))
+def _labels(labels: tuple[str, ...], margin: int, width: int) -> Text:
+    """As many labels as have room beside each other, each ending where its column does."""
+    every = -(-(max(map(len, labels), default=0) + 1) // width)
+    line = ""
+    for i, label in enumerate(labels):
+        if i % every == 0:
+            line += label.rjust(margin + width * (i + 1) - len(line))
+    return Text(line)
 
 
-def _digits(value: float | None, cell: int, grid: Grid) -> str:
-    """A number in `cell` columns: 0.97, .97, or its share of the scale as one digit."""
+def _cell_width(grid: Grid, room: int) -> int:
+    """The widest cell that is of use and fits: every number in it with a gap before it, else 1 for a digit a cell."""
+    values = [value for row in grid.values for value in row if value is not None]
+    widest = 1 + max((len(f"{value:.2f}") for value in values), default=1)
+    for width in range(min(widest, room), 2, -1):
+        shares = 0 <= grid.low and grid.high <= 1  # of which two characters tell enough
+        if (shares or width > 3) and all(len(_number(value, width)) < width for value in values):
+            return width
+    return 1
+
+
+def _number(value: float, width: int) -> str:
+    """With as many of two decimals as leave a gap in a cell so wide: 0.97, .97, 1.0 or 12."""
+    forms = [f"{value:.{decimals}f}" for decimals in (2, 1, 0)]
+    bare = [form.replace("0.", ".") if abs(value) < 1 else form for form in forms]
+    return next((form for pair in zip(forms, bare, strict=True) for form in pair if len(form) < width), forms[-1])
+
+
+def _digits(value: float | None, width: int, grid: Grid) -> str:
+    """A number for a cell so wide, or its share of the scale as one digit."""
     if value is None:
-        return "·".rjust(cell)
-    if grid.low < 0 and cell == 5:
-        return f"{value:.2f}".replace("0.", ".").rjust(cell)
-    if cell >= 5:
-        return f"{value:.2f}".rjust(cell)
-    if cell >= 3:
-        short = f"{value:.{cell - 2}f}"
-        return (short.removeprefix("0") if len(short) >= cell else short).rjust(cell)
+        return "·"
+    if width > 1:
+        return _number(value, width)
     low = min(0.0, grid.low)
     return str(min(9, round(10 * (value - low) / (grid.high - low)))) if grid.high > low else "0"
 
