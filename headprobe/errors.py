@@ -67,10 +67,7 @@ def printable(text: str) -> str:
     Names of models, files and tensors are untrusted: control characters (line breaks and escape sequences among
     them), bidirectional marks and zero-width characters become visible escapes.
     """
-    return "".join(char if char.isprintable() and char not in _INVISIBLE else _escape(char) for char in text)
-
-
-_INVISIBLE = frozenset("\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def _escape(char: str) -> str:
