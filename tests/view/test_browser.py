@@ -261,6 +261,26 @@ def test_the_card_closes_and_opens_with_the_history(shown: Shown) -> None:
     shown.page.locator(".map td a").nth(15).click()
     shown.page.go_back()
     assert "Layer 0 head 3" in shown.text("#card")
+    shown.page.go_back()
+    assert not shown.one("#card").is_visible()
+    shown.page.go_forward()
+    assert "Layer 0 head 3" in shown.text("#card")
+
+
+@pytest.mark.parametrize("address", ["#%", "#%E0%A4%A", "#layer-99-head-0", "#r1-layer-0-head-0", "#<script>"])
+def test_a_link_to_nothing_is_the_page(browser: Browser, folder: Path, address: str) -> None:
+    shown = show(browser, folder, "made", hash=address)
+    assert not shown.one("#card").is_visible()
+    assert shown.noise == []
+    shown.page.context.close()
+
+
+def test_a_link_to_a_part_closes_the_card_and_keeps_the_focus(shown: Shown) -> None:
+    shown.page.locator(".map td a").nth(3).click()
+    shown.page.locator('.bar a[href="#pairs"]').press("Enter")
+    assert not shown.one("#card").is_visible()
+    assert shown.page.url.endswith("#pairs")
+    assert shown.page.evaluate("document.activeElement.closest('.map')") is None
 
 
 def test_an_empty_page_is_a_page(browser: Browser, folder: Path) -> None:

@@ -113,12 +113,12 @@ const hideHead = () => {
   card.hidden = true;
   document.body.classList.remove("with-card");
   mark(null);
-  history.pushState(null, "", location.pathname + location.search);
+  if (named(location.hash)) history.pushState(null, "", location.pathname + location.search);
   if (opener && opener.isConnected) opener.focus({ preventScroll: true });
   opener = null;
 };
 const named = (hash) => {
-  const name = decodeURIComponent(hash.slice(1));
+  const name = hash.slice(1);
   const article = articles.find((each) => each.index.has(name));
   return article ? [article, article.index.get(name)] : null;
 };
@@ -133,7 +133,10 @@ document.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideHead(); });
 const follow = () => {
   const found = named(location.hash);
-  if (!found) return;
+  if (!found) {
+    if (location.hash) opener = null; // a link to a part of the page keeps the focus
+    return hideHead();
+  }
   showHead(...found, null);
   const cell = one(found[0].element, ".map td.on a");
   if (cell) cell.scrollIntoView({ block: "center" });
