@@ -33,6 +33,7 @@ TABLES = tuple(NAMES)
 MATRICES = ("js", "cos", "bc", "cka", "cka_unbiased", "ocos", "ocos_centred")  # symmetric quantities of pairs
 WORDS = ("path", "tower", "kind", "sha256", "type", "scope", "shows")
 LISTS = ("tokens", "keys", "weights")  # columns whose cells are lists
+ABOUT = ("model", "model_class", "commit", "dtype", "device")  # words of a provenance, the first two always there
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ class Provenance:
     corpus: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """What a file has of it; raises `KeyError`, `TypeError` or `ValueError` where it is damaged."""
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values or name in ABOUT[:2]}
+        for name, value in known.items():
+            if not isinstance(value, str if name in ABOUT else dict) and not (name == "commit" and value is None):
+                raise ValueError(f"{name} is {value!r}")
+        made = cls(**known)
+        words = [*made.files.values(), *made.versions.values(), made.corpus.get("source", "")]
+        counts = [made.corpus.get(name) or 0 for name in ("sequences", "tokens")]
+        if not all(isinstance(word, str) for word in words) or not all(isinstance(count, int) for count in counts):
+            raise ValueError("files, versions or corpus have other values than words and counts")
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,12 +217,12 @@ class Report:
                 "E-REPORT", f"{where} has schema version {document.get('schema_version')}, this is {SCHEMA_VERSION}"
             )
         try:
-            known = {name: document["provenance"].get(name) for name in Provenance.__dataclass_fields__}
+            provenance = Provenance.of(document["provenance"])
             tables = {name: _table(name, document["tables"].get(name, {})) for name in TABLES}
             notes = tuple(str(note) for note in document["notes"])
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
             raise InputError("E-REPORT", f"{where} is damaged: {fault!r}") from fault
-        report = cls(provenance=Provenance(**known), notes=notes, **tables)
+        report = cls(provenance=provenance, notes=notes, **tables)
         if document.get("results_sha256") != report.results_sha256:
             raise InputError("E-REPORT", f"{where} was changed after it was saved: its numbers don't fit its hash")
         return report

@@ -22,9 +22,10 @@ def load_audit(path: str | Path) -> Audit:
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise InputError("E-AUDIT", f"{path} has schema version {version}, this is {SCHEMA_VERSION}")
     try:
+        baseline = document["baseline_provenance"]
         return Audit(
-            provenance=_provenance(document["provenance"]),
-            baseline=None if document["baseline_provenance"] is None else _provenance(document["baseline_provenance"]),
+            provenance=Provenance.of(document["provenance"]),
+            baseline=None if baseline is None else Provenance.of(baseline),
             findings=tuple(_finding(each) for each in document["findings"]),
             rules=tuple(_rule(each) for each in document["rules"]),
             fail_on=_among(document["fail_on"], SEVERITIES),
@@ -32,10 +33,6 @@ def load_audit(path: str | Path) -> Audit:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         raise InputError("E-AUDIT", f"{path} is damaged: {fault!r}") from fault
-
-
-def _provenance(values: Mapping[str, Any]) -> Provenance:
-    return Provenance(**{name: values[name] for name in Provenance.__dataclass_fields__ if name in values})
 
 
 def _finding(values: Mapping[str, Any]) -> Finding:

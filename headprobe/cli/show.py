@@ -26,7 +26,7 @@ def check_output_options(
     """Refuse wrong output options before any work is done."""
     from headprobe.write import check_output
 
-    if options["format"] not in formats:
+    if formats and options["format"] not in formats:
         raise UsageError(
             "E-FORMAT", f'--format "{options["format"]}" is not known', nearest(options["format"], formats)
         )
@@ -34,9 +34,8 @@ def check_output_options(
         raise UsageError("E-OPTION", f"--top {options['top']} is too small", "Give 1 or more, or 0 for all.")
     for path in options["output"]:
         if path in ("", "-"):
-            raise UsageError(
-                "E-OUTPUT", f'-o "{path}" is no path', "For standard output there is --format json or csv."
-            )
+            hint = f"For standard output there is --format {' or '.join(formats[1:])}." if formats else "Name a file."
+            raise UsageError("E-OUTPUT", f'-o "{path}" is no path', hint)
         check_output(Path(path), suffixes)
 
 

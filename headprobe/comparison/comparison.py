@@ -29,6 +29,7 @@ COLUMNS = {
     ),
     "drift": (*SITE, "head", "js", "tv"),
 }  # fmt: skip
+KEYS = {"heads": ("site", "head", "metric"), "layers": ("site",), "drift": ("site", "head")}  # no two rows share one
 WORDS = ("path", "tower", "kind", "metric")
 COUNTS = ("site", "layer", "head", "heads", "sequences")
 
@@ -110,12 +111,14 @@ class Comparison:
         if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise InputError("E-COMPARISON", f"{where} has schema version {version}, this is {SCHEMA_VERSION}")
         try:
+            tables = {name: table(name, document["tables"][name]) for name in COLUMNS}
+            _check_rows(tables)
             return cls(
-                base=_provenance(document["base"]),
-                tuned=_provenance(document["tuned"]),
+                base=Provenance.of(document["base"]),
+                tuned=Provenance.of(document["tuned"]),
                 notes=tuple(str(note) for note in document["notes"]),
-                options=dict(document["options"]),
-                **{name: table(name, document["tables"][name]) for name in COLUMNS},
+                options=_options(document["options"]),
+                **tables,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
             raise InputError("E-COMPARISON", f"{where} is damaged: {fault!r}") from fault
@@ -143,9 +146,18 @@ def table(name: str, rows: Iterable[dict[str, Any]] | dict[str, list[Any]] | pd.
     return found.reindex(columns=[*known, *further]).astype(typed).reset_index(drop=True)
 
 
-def _provenance(values: dict[str, Any]) -> Provenance:
-    known = {name: values[name] for name in Provenance.__dataclass_fields__ if name in values}
-    return Provenance(**known)
+def _check_rows(tables: dict[str, pd.DataFrame]) -> None:
+    """Raise `ValueError` where a row is there twice, or of a layer that no head is of."""
+    sites = set(tables["heads"]["site"])
+    for name, rows in tables.items():
+        if rows.duplicated(list(KEYS[name])).any() or not set(rows["site"]) <= sites:
+            raise ValueError(f"{name} has other rows than the heads")
+
+
+def _options(values: dict[str, Any]) -> dict[str, Any]:
+    """As they are; raises `TypeError` or `ValueError` where the confidence is no number."""
+    float(values.get("confidence", 0))
+    return dict(values)
 
 
 def _plain(columns: pd.DataFrame) -> dict[str, list[Any]]:

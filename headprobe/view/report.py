@@ -76,7 +76,8 @@ def _title(report: Report) -> str:
     ]
     if corpus.get("sequences"):
         tokens = f", {corpus['tokens']:,} tokens" if corpus.get("tokens") else ""
-        parts.append(f"{corpus['sequences']} sequences{tokens} ({corpus['source']})")
+        source = f" ({corpus['source']})" if corpus.get("source") else ""
+        parts.append(f"{corpus['sequences']} sequences{tokens}{source}")
     return " · ".join(parts)
 
 

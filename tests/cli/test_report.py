@@ -82,6 +82,7 @@ def test_markdown_of_a_scan(run: Run, tmp_path: Path) -> None:
         (("README.md",), 3, "error[E-REPORT]: README.md is no JSON."),
         (("REPORT", "-o", "x.pdf"), 2, 'error[E-FORMAT]: -o x.pdf: unknown format ".pdf".'),
         (("REPORT", "-o", "page"), 2, "error[E-FORMAT]: -o page: a page is one file. Give it .html or .md."),
+        (("REPORT", "-o", "-"), 2, 'error[E-OUTPUT]: -o "-" is no path. For standard output there is --format markdown'),
         (("REPORT", "-f", "json"), 2, 'error[E-FORMAT]: --format "json" is not known.'),
         (("REPORT", "--sort", "rcoss"), 2, 'error[E-SORT]: no column "rcoss" to sort by. Did you mean rcos'),
         (("REPORT", "-o", "no/such/folder.html"), 4, "error[E-OUTPUT]: -o no/such/folder.html can't be written"),
@@ -95,6 +96,30 @@ def test_what_can_go_wrong_is_one_line(
     assert (found.code, found.out) == (code, "")
     assert len(found.err.splitlines()) == 1
     assert said in found.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": 3},
+        {"commit": ["a"]},
+        {"files": {"a": 1}},
+        {"files": None},
+        {"versions": "1"},
+        {"corpus": []},
+        {"corpus": {"sequences": "four"}},
+        {"corpus": {"sequences": 4, "source": 3}},
+        {"options": None},
+    ],
+)
+def test_a_damaged_provenance(run: Run, tmp_path: Path, change: dict[str, object]) -> None:
+    path = _saved(tmp_path)
+    edit_json(path, provenance=json.loads(path.read_text(encoding="utf-8"))["provenance"] | change)
+    found = run("report", path, "-o", tmp_path / "page.html")
+    assert found.code == 3
+    assert len(found.err.splitlines()) == 1
+    assert f"error[E-REPORT]: {path} is damaged" in found.err
+    assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize("change", [{"findings": [{}]}, {"fail_on": "never"}, {"rules": 3}, {"provenance": None}])

@@ -74,6 +74,8 @@ def test_what_cannot_be_written_leaves_nothing(comparison: Comparison, tmp_path:
         ({"base": {"model": "x"}}, "damaged"),
         ({"notes": 3}, "damaged"),
         ({"options": None}, "damaged"),
+        ({"options": {"confidence": "high"}}, "damaged"),
+        ({"tuned": {"model": "x", "model_class": "X", "files": []}}, "damaged"),
     ],
 )
 def test_what_is_no_comparison_is_refused(
@@ -85,7 +87,16 @@ def test_what_is_no_comparison_is_refused(
         Comparison.load(path)
 
 
-@pytest.mark.parametrize("change", ["no heads' sites", "words for numbers", "lists of unequal length", "a gap"])
+def test_a_layer_without_heads_is_refused(comparison: Comparison, tmp_path: Path) -> None:
+    document = comparison.document()
+    document["tables"]["layers"]["site"][0] = 99
+    path = tmp_path / "out.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="damaged: ValueError\\('layers has other rows than the heads'\\)"):
+        Comparison.load(path)
+
+
+@pytest.mark.parametrize("change", ["no heads' sites", "words for numbers", "lists of unequal length", "a gap", "a head twice"])
 def test_a_damaged_table_is_refused(comparison: Comparison, tmp_path: Path, change: str) -> None:
     document = comparison.document()
     heads = document["tables"]["heads"]
@@ -95,6 +106,8 @@ def test_a_damaged_table_is_refused(comparison: Comparison, tmp_path: Path, chan
         heads["p"] = ["small"] * len(heads["p"])
     elif change == "a gap":
         heads["layer"][2] = None
+    elif change == "a head twice":
+        heads["head"][2] = heads["head"][1]
     else:
         heads["p"] = heads["p"][:-1]
     path = tmp_path / "out.json"
