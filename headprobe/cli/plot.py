@@ -11,6 +11,10 @@ from headprobe.errors import UsageError, nearest
 
 KINDS = ("heatmap", "matrix", "dendrogram", "map", "compare")
 IN_WORDS = ("heatmap", "matrix")  # what can be shown in a terminal
+WITHOUT = {  # options that a kind has no use for, and why
+    ("heatmap", "part"): "It shows all heads.", ("compare", "part"): "It shows all heads.",
+    ("dendrogram", "metric"): "A tree is made of js.", ("map", "metric"): "A map is made of js.",
+}  # fmt: skip
 PICTURES = (".png", ".svg", ".pdf")
 Option = typer.Option
 
@@ -46,8 +50,11 @@ def plot(
     """  # fmt: skip
     if kind not in KINDS:
         raise UsageError("E-PLOT", f'no plot "{kind}"', nearest(kind, KINDS))
+    for name, value in (("metric", metric), ("part", part)):
+        if value is not None and (kind, name) in WITHOUT:
+            raise UsageError("E-OPTION", f"a {kind} has no --{name}", WITHOUT[kind, name])
+    _check(kind, output or [])
     paths = [Path(name) for name in output or ()]
-    _check(kind, paths)
     from headprobe.view.saved import load_result, page_of
 
     found = load_result(result)
@@ -64,13 +71,13 @@ def plot(
         say(f"wrote {path}", options)
 
 
-def _check(kind: str, paths: list[Path]) -> None:
+def _check(kind: str, output: list[str]) -> None:
     """Refuse what is wrong before any work is done."""
     from headprobe.view.plots import need_matplotlib
 
-    check_output_options({"format": "table", "top": None, "output": [str(path) for path in paths]}, suffixes=PICTURES)
-    check_are_files(paths, "plot", PICTURES)
-    if paths:
+    check_output_options({"top": None, "output": output}, formats=(), suffixes=PICTURES)
+    check_are_files(output, "plot", PICTURES)
+    if output:
         need_matplotlib()
     elif kind not in IN_WORDS:
         raise UsageError("E-OUTPUT", f"a {kind} is a picture", "Say where: -o plot.png, .svg or .pdf.")

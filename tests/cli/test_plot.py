@@ -73,6 +73,10 @@ def test_heat_maps_are_shown_here(run: Run, saved: Path) -> None:
         (("heatmap", "report.json", "-o", "TMP.gif"), 2, 'unknown format ".gif"'),
         (("heatmap", "report.json", "-o", "TMP"), 2, "a plot is one file. Give it .png, .svg or .pdf."),
         (("heatmap", "none.json"), 3, "error[E-REPORT]: no report at"),
+        (("heatmap", "report.json", "-o", "-"), 2, 'error[E-OUTPUT]: -o "-" is no path. Name a file.'),
+        (("heatmap", "report.json", "-p", "layer 1"), 2, "error[E-OPTION]: a heatmap has no --part. It shows all"),
+        (("dendrogram", "report.json", "-m", "cos", "-o", "TMP.png"), 2, "error[E-OPTION]: a dendrogram has no --met"),
+        (("map", "report.json", "-m", "cos", "-o", "TMP.png"), 2, "A map is made of js."),
     ],
 )
 def test_what_can_go_wrong_is_one_line(
