@@ -17,12 +17,17 @@ def stacks(report: Report) -> "pd.Series[Any]":
 
 
 def stack_names(sites: pd.DataFrame) -> "pd.Series[Any]":
-    """The same from a table with a row a site, which has its `kind` and maybe its `tower`."""
+    """The same from a table with a row a site, which has its `kind`, its `layer` and maybe its `tower`.
+
+    Where a stack has two layers of one number (one in a list, one beside it), the later one is in a second stack.
+    """
     sites = sites.set_index("site")
     towers = sites["tower"] if "tower" in sites else sites["kind"].map(lambda kind: "")
     several = towers.groupby(sites["kind"]).transform("nunique") > 1
     named = towers.where(towers != "", "model").map(_short) + " " + sites["kind"]
-    return sites["kind"].where(~several, named)
+    names = sites["kind"].where(~several, named)
+    again = sites.groupby([names, sites["layer"]]).cumcount() + 1
+    return names.where(again == 1, names + " " + again.astype(str))
 
 
 def _short(name: str) -> str:
