@@ -15,7 +15,7 @@ from headprobe.view.pages.similarity import nearest, similarities
 from headprobe.view.pages.types import type_blocks
 from headprobe.view.pages.words import scan_summary, shown_name
 from headprobe.view.places import Places, places
-from headprobe.view.tables import heads_table, layers_table, pairs_table
+from headprobe.view.tables import heads_table, layers_table, pair_columns, pairs_table
 
 MOST_PAIRS = 50  # in the table
 NOTABLE = 3  # sequences a head
@@ -115,13 +115,13 @@ def _notable(report: Report, known: Places) -> tuple[tuple[tuple[int, float], ..
 
 
 def _alike(report: Report, known: Places, top: int | None) -> list[Block]:
-    found = similarities(report, known)
-    if not found:
+    if report.pairs.empty or not pair_columns(report):
         return []
+    found = similarities(report, known)
+    section = Section("Which heads are alike", "similarity", short="Similarity")
     pairs = pairs_table(report, min(top or MOST_PAIRS, MOST_PAIRS), apart=True)
     return [
-        Section("Which heads are alike", "similarity", short="Similarity"),
-        Similarities(found, ALIKE),
+        *([section, Similarities(found, ALIKE)] if found else []),
         Section("The most similar pairs", "pairs", "Candidates for a closer look, not for removal.", "Pairs"),
         pairs,
     ]

@@ -19,6 +19,8 @@ def similarities(report: Report, known: Places) -> tuple[Similarity, ...]:
 
     Empty where the report has no JS of pairs.
     """
+    if DISTANCE not in report.pairs:
+        return ()
     names = (DISTANCE, *(name for name in _symmetric() if name != DISTANCE))
     found = blocks(report, names)
     whole = [_matrix(block, block.heads, _title(report, block), known) for block in found if len(block.heads) > 1]
