@@ -10,7 +10,7 @@ import typer
 from headprobe.cli.options import GATE, OPTIONS, OUTPUT, accepting, scan_options
 from headprobe.cli.report import save_page
 from headprobe.cli.show import check_output_options, first_look, is_report, progress, say, top
-from headprobe.errors import UsageError, nearest
+from headprobe.errors import UsageError
 
 AUDIT_OPTIONS = tuple(name for name in OPTIONS if name not in ("null", "null_runs", "probe", "examples"))
 AUDIT_OUTPUT = tuple(name for name in OUTPUT if name != "sort")
@@ -111,13 +111,9 @@ def _tell(result: Any, options: dict[str, Any]) -> None:
 
 
 def _explain(code: str) -> None:
-    from headprobe.audits.explain import explanation
-    from headprobe.audits.rules import RULES
+    from headprobe.audits.explain import explanation, rule_of
 
-    rule = RULES.get(code.upper())
-    if rule is None:
-        raise UsageError("E-RULE", f'no rule "{code}"', nearest(code.upper(), RULES))
-    sys.stdout.write(explanation(rule))
+    sys.stdout.write(explanation(rule_of(code)))
 
 
 def _show_policy(policy: Any) -> None:

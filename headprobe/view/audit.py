@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from headprobe.audits.finding import SEVERITIES, Asked, Audit, Finding, Severity
-from headprobe.audits.formats import FORMATS, render
+from headprobe.audits.formats import render
 from headprobe.audits.formats.plain import by_code, line, name_of
 from headprobe.audits.rule import Rule
 from headprobe.view.document import Block, Document, Heading, Paragraph, Table, TableColumn
 
-AUDIT_FORMATS = (*FORMATS, "markdown")
 MOST_ON_A_PAGE = 200  # findings
 MOST_PLACE = 60  # characters of a cell that names a place
 MOST_WORDS = 400  # characters of a message
@@ -42,7 +41,7 @@ def policy_document(settings: Iterable[tuple[str, str, str]]) -> Document:
 
 
 def audit_text(audit: Audit, format: str, rules: Mapping[str, Rule]) -> str:  # noqa: A002  # the option's name
-    """`audit` in one of `AUDIT_FORMATS`. Raises `UsageError` for another format.
+    """`audit` in Markdown or in one of `headprobe.audits.formats`. Raises `UsageError` for another format.
 
     Markdown, which people read, has the 200 worst findings.
     """

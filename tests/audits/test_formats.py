@@ -18,7 +18,6 @@ from headprobe.audits.finding import Audit, Finding
 from headprobe.audits.formats import FORMATS, SUFFIXES, render
 from headprobe.audits.formats.sarif import artifact
 from headprobe.errors import UsageError
-from headprobe.view.audit import AUDIT_FORMATS
 from tests.audits.samples import ASKED, HOSTILE, RULES, audit, finding, many
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +179,7 @@ def test_annotations() -> None:
 def test_formats_that_nobody_knows() -> None:
     with pytest.raises(UsageError, match="Did you mean sarif"):
         render(audit(), "sariff", RULES)
-    assert set(SUFFIXES.values()) | {"github"} == set(AUDIT_FORMATS)
+    assert set(SUFFIXES.values()) | {"github"} == {*FORMATS, "markdown"}
 
 
 # --- accidents ---

@@ -198,6 +198,7 @@ def test_every_rule_explains_itself(run: Run) -> None:
         result = run("audit", "--explain", code)
         assert result.code == 0
         assert code in result.out
+    assert run("audit", "--explain", "near-identical").out == run("audit", "--explain", "HP101").out
     unknown = run("audit", "--explain", "HP11")
     assert (unknown.code, unknown.err.count("\n")) == (2, 1)
 
