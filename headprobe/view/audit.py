@@ -9,6 +9,7 @@ from headprobe.audits.formats import render
 from headprobe.audits.formats.plain import by_code, line, name_of
 from headprobe.audits.rule import Rule
 from headprobe.view.document import Block, Document, Heading, Paragraph, Table, TableColumn
+from headprobe.view.wording import counted
 
 MOST_ON_A_PAGE = 200  # findings
 MOST_PLACE = 60  # characters of a cell that names a place
@@ -75,11 +76,11 @@ def verdict_sentences(audit: Audit, rules: Mapping[str, Rule]) -> list[str]:
         sentences.append("Nothing was audited: no rule could be asked.")
     if slight:
         counts = Counter(finding.severity for finding in slight)
-        graded = " and ".join(_count(counts[name], name) for name in reversed(SEVERITIES) if counts[name])
+        graded = " and ".join(counted(counts[name], name) for name in reversed(SEVERITIES) if counts[name])
         verb = "does" if len(slight) == 1 else "do"
         sentences.append(f"{graded} {verb} not fail it, which takes {audit.fail_on}s.")
     if waived:
-        sentences.append(f"{_count(waived, 'finding')} {'is' if waived == 1 else 'are'} waived.")
+        sentences.append(f"{counted(waived, 'finding')} {'is' if waived == 1 else 'are'} waived.")
     return [*sentences, _tally(audit)]
 
 
@@ -91,17 +92,13 @@ def _tally(audit: Audit) -> str:
     if slightly:
         passed += f" ({slightly} of them with findings)"
     return (
-        f"Of {_count(len(audit.rules), 'rule')}, {statuses['failed']} failed, {passed} and"
+        f"Of {counted(len(audit.rules), 'rule')}, {statuses['failed']} failed, {passed} and"
         f" {statuses['skipped']} could not be asked."
     )
 
 
 def _grade(severity: Severity) -> int:
     return SEVERITIES.index(severity)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _by_rule(findings: Iterable[Finding], audit: Audit, rules: Mapping[str, Rule]) -> str:

@@ -12,7 +12,6 @@ from headprobe.view.document import (
     Heads,
     Measure,
     Paragraph,
-    Place,
     Section,
     Similarities,
     Similarity,
@@ -75,21 +74,15 @@ def _summary(summary: Summary) -> list[Simple]:
 def _matrix(similarities: Similarities) -> list[Simple]:
     """The first matrix, if it is small enough to be read as numbers."""
     first = similarities.choices[0]
-    return [] if len(first.places) > MOST_CELLS else [*matrix_grid(first)]
+    return [] if len(first.places) > MOST_CELLS else [matrix_grid(first, next(iter(first.matrices)))]
 
 
-def matrix_grid(first: Similarity) -> tuple[Grid]:
-    """The first quantity of a matrix as numbers."""
-    name, matrix = next(iter(first.matrices.items()))
-    values = tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in matrix)
-    rows = tuple(place.short for place in first.places)
-    low, high = (
-        -1.0 if name in first.signed else 0.0,
-        max(value for row in values for value in row if value is not None) if name in first.distances else 1.0,
-    )
-    columns = tuple(_label(place) for place in first.places)
-    return (Grid(f"{name} of heads, {first.title[0].lower()}{first.title[1:]}", rows, columns, values, low, high),)
-
-
-def _label(place: Place) -> str:
-    return f"L{place.layer}H{place.head}"
+def matrix_grid(found: Similarity, name: str) -> Grid:
+    """A quantity of a matrix as numbers."""
+    values = tuple(tuple(None if math.isnan(value) else float(value) for value in row) for row in found.matrices[name])
+    low = -1.0 if name in found.signed else 0.0
+    known = [value for row in values for value in row if value is not None]
+    high = max(known) if name in found.distances else 1.0
+    rows = tuple(place.short for place in found.places)
+    columns = tuple(f"L{place.layer}H{place.head}" for place in found.places)
+    return Grid(f"{name} of heads, {found.title[0].lower()}{found.title[1:]}", rows, columns, values, low, high)

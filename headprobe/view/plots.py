@@ -3,7 +3,6 @@
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -190,8 +189,7 @@ def shown_here(kind: str, page: Document, name: str | None, title: str | None) -
         heads = _block(page, Heads, "measures of heads", HEADS_HINT)
         return tuple(grids(heads, find_measure(heads, name)))
     found = _similarity(page, title)
-    chosen = _quantity(found, name)
-    return matrix_grid(replace(found, matrices={chosen: found.matrices[chosen]}))
+    return (matrix_grid(found, _quantity(found, name)),)
 
 
 def file_bytes(figure: "Figure", suffix: str) -> bytes:

@@ -131,7 +131,7 @@ def _cell_width(grid: Grid, room: int) -> int:
     values = [value for row in grid.values for value in row if value is not None]
     widest = 1 + max((len(f"{value:.2f}") for value in values), default=1)
     for width in range(min(widest, room), 2, -1):
-        shares = 0 <= grid.low and grid.high <= 1  # of which two characters tell enough
+        shares = grid.low >= 0 and grid.high <= 1  # of which two characters tell enough
         if (shares or width > 3) and all(len(_number(value, width)) < width for value in values):
             return width
     return 1

@@ -82,7 +82,7 @@ def test_markdown_of_a_scan(run: Run, tmp_path: Path) -> None:
         (("README.md",), 3, "error[E-REPORT]: README.md is no JSON."),
         (("REPORT", "-o", "x.pdf"), 2, 'error[E-FORMAT]: -o x.pdf: unknown format ".pdf".'),
         (("REPORT", "-o", "page"), 2, "error[E-FORMAT]: -o page: a page is one file. Give it .html or .md."),
-        (("REPORT", "-o", "-"), 2, 'error[E-OUTPUT]: -o "-" is no path. For standard output there is --format markdown'),
+        (("REPORT", "-o", "-"), 2, 'error[E-OUTPUT]: -o "-" is no path. For standard output there is --format mark'),
         (("REPORT", "-f", "json"), 2, 'error[E-FORMAT]: --format "json" is not known.'),
         (("REPORT", "--sort", "rcoss"), 2, 'error[E-SORT]: no column "rcoss" to sort by. Did you mean rcos'),
         (("REPORT", "-o", "no/such/folder.html"), 4, "error[E-OUTPUT]: -o no/such/folder.html can't be written"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from headprobe.errors import printable
 from headprobe.view.document import Examples, Strip
+from headprobe.view.wording import capital
 
 LEAST = 0.02  # weights below are not drawn
 LINE = 16  # pixels a token
@@ -18,7 +19,7 @@ def examples_part(block: Examples, prefix: str) -> dict[str, Any]:
     """Pairs of drawings with a title and a caption each, and drawings alone."""
     pairs = [
         {
-            "title": _capital(f"{one.place.title} and {other.place.title}"),
+            "title": capital(f"{one.place.title} and {other.place.title}"),
             "caption": one.caption,
             "strips": [drawn(one, prefix, caption=False), drawn(other, prefix, caption=False)],
         }
@@ -33,7 +34,7 @@ def drawn(strip: Strip, prefix: str, *, caption: bool = True) -> dict[str, Any]:
     tokens, keys = _labels(strip.tokens), _labels(strip.keys or strip.tokens)
     weights = [row[: len(keys)] for row in strip.weights[: len(tokens)]]
     return {
-        "title": _capital(strip.place.title), "name": prefix + strip.place.name,
+        "title": capital(strip.place.title), "name": prefix + strip.place.name,
         "caption": strip.caption if caption else "",
         "tokens": _placed(tokens), "looked_at": _placed(keys), "paths": _paths(weights),
         "words": _words(tokens, keys, weights), "height": LINE * (max(len(tokens), len(keys)) + 1) + 2,
@@ -79,7 +80,3 @@ def _words(tokens: list[str], keys: list[str], weights: list[tuple[float, ...]])
         if best is not None:
             said.append((token, keys[best], f"{row[best]:.2f}"))
     return said
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from headprobe.groups import best_count, medoid, root_js
 from headprobe.view.colours import SEQUENTIAL, STEPS
-from headprobe.view.document import Place, Similarities, Similarity
+from headprobe.view.document import Similarities, Similarity
 from headprobe.view.groups import CLEAR
 from headprobe.view.html.pictures import Indices, branch_edges, indices, pack, png, smaller, tree_path
 
@@ -130,9 +130,5 @@ def _words(similarity: Similarity, name: str) -> str:
     a, b = divmod(at, len(values))
     return (
         f"{similarity.title}: {name} of {len(values)} heads with each other, {np.nanmean(values):.3g} on average. Most"
-        f" alike are {_title(similarity.places[a])} and {_title(similarity.places[b])} ({values[a, b]:.3g})."
+        f" alike are {similarity.places[a].title} and {similarity.places[b].title} ({values[a, b]:.3g})."
     )
-
-
-def _title(place: Place) -> str:
-    return place.title

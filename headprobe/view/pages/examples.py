@@ -9,6 +9,7 @@ from headprobe.report import Report
 from headprobe.view.document import Examples, Strip
 from headprobe.view.pages.types import SEEN
 from headprobe.view.places import Places
+from headprobe.view.wording import capital
 
 PAIR = "similar pair"
 ABOUT = (
@@ -58,7 +59,7 @@ def _of_pair(report: Report, one: dict[Any, Any], other: dict[Any, Any]) -> str:
         shared = sum(min(a, b) for mine, theirs in rows for a, b in zip(mine, theirs, strict=True))
         share = f"{100 * shared / len(one['tokens']):.0f} % of their attention goes to the same tokens"
         return f"{told}{share} on {_where(one)}."
-    return f"{told}{_capital(_where(one))}."
+    return f"{told}{capital(_where(one))}."
 
 
 def _names(pairs: pd.DataFrame, side: str) -> "pd.Series[Any]":
@@ -73,12 +74,8 @@ def _of_type(report: Report, row: dict[Any, Any]) -> str:
         types = report.types
         mine = types[(types["site"] == row["site"]) & (types["head"] == row["head"]) & (types["type"] == row["shows"])]
         value = "".join(f" {found:.2f}" for found in mine["value"].head(1) if not math.isnan(found))
-    return f"{_capital(row['shows'])}{value}{seen}. {_capital(_where(row))}."
+    return f"{capital(row['shows'])}{value}{seen}. {capital(_where(row))}."
 
 
 def _where(row: dict[Any, Any]) -> str:
     return f"{'the beginning of ' if row['excerpt'] else ''}sequence {row['sequence']:.0f}"
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from headprobe.report import Report
 from headprobe.view.document import Step, Summary
 from headprobe.view.likeness import least_diverse, near_copies
+from headprobe.view.wording import counted
 
 FEW = 32  # sequences: with fewer the twenty most similar pairs change by a tenth when the texts do
 LOOKS = {
@@ -42,12 +43,12 @@ def _watched(report: Report) -> str:
     heads, layers = len(report.heads), len(report.layers)
     sentence = (
         f"{shown_name(report.provenance.model)} ({report.provenance.model_class}) has"
-        f" {_count(heads, 'attention head')} in {_count(layers, 'layer')}"
+        f" {counted(heads, 'attention head')} in {counted(layers, 'layer')}"
     )
     if not corpus.get("sequences"):
         return f"{sentence}."
     tokens = f" ({corpus['tokens']:,} tokens)" if corpus.get("tokens") else ""
-    return f"{sentence}, watched on {_count(corpus['sequences'], 'sequence')}{tokens}."
+    return f"{sentence}, watched on {counted(corpus['sequences'], 'sequence')}{tokens}."
 
 
 def _repeats(report: Report) -> str:
@@ -136,7 +137,3 @@ def _steps(report: Report) -> list[Step]:
         )
     )
     return steps
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
