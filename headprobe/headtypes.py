@@ -1,7 +1,8 @@
 """What each head is for, as far as its attention tells: a vector of scores, and a word only where one is clear.
 
-A score is what a head has beyond uniform attention under the same mask. A label says that a head goes half of the way
-from there to all it could have, or more: of the types that pass their limit, the most specific one. Many have none.
+A score is what a head has beyond uniform attention under the same mask. A label says that a head goes far
+enough from there to all it could have, for most types half of the way: of the types that pass their limit, the most
+specific one. Many have none.
 """
 
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from headprobe.groups import NEAR_COPY
 from headprobe.report import Report
 from headprobe.view.document import Block, Paragraph, Table, TableColumn
 from headprobe.view.places import Places, places, stacks
@@ -13,6 +14,7 @@ from headprobe.view.places import Places, places, stacks
 CLEAR = 0.25  # mean silhouette; Kaufman and Rousseeuw 1990: below it there is no substantial structure
 STABLE, LOOSE = 0.85, 0.6  # Hennig 2007: from the first on a group is stable, below the other it is not to be trusted
 SHOWN = 8  # heads of a group by name
+SURE = 2 * CLEAR  # mean silhouette of a group from which on it says something even of most heads of a block
 
 
 def group_blocks(report: Report, top: int | None) -> list[Block]:
@@ -28,18 +30,27 @@ def group_blocks(report: Report, top: int | None) -> list[Block]:
 
 
 def group_marks(report: Report, known: Places) -> tuple[tuple[str, ...], ...]:
-    """For each head, in the order of `known`, whom it is in a group with, in a sentence a scope."""
+    """For each head, in the order of `known`, whom it is in a group with, in a sentence a scope.
+
+    What is left of a block once an odd head has been parted from it is no group worth a word.
+    """
     groups, kinds = report.groups, stacks(report)
     if groups.empty:
         return ()
     told: dict[tuple[int, int], list[str]] = {}
-    for row in groups[groups["size"] > 1].to_dict("records"):
-        stands = known[row["representative_site"], row["representative_head"]].title
+    heads = groups.groupby("block")["head"].transform("size")
+    clear = groups.groupby(["block", "group"])["silhouette"].transform("mean") >= SURE
+    said = (groups["size"] > 1) & ((2 * groups["size"] <= heads) | clear)
+    for row in groups[said | (groups["copies"] > 1)].assign(said=said).to_dict("records"):
+        sentences = told.setdefault((row["site"], row["head"]), [])
         where = f"the {_where(row, kinds)}" if row["scope"] == "model" else _where(row, kinds)
-        itself = (row["representative_site"], row["representative_head"]) == (row["site"], row["head"])
-        mine = "which it stands for" if itself else f"which {stands} stands for"
-        sentence = f"one of {row['size']} heads of {where} that attend alike, {mine}"
-        told.setdefault((row["site"], row["head"]), []).append(sentence)
+        if row["copies"] > 1:
+            sentences.append(f"one of {row['copies']} near copies in {where} (JS below {NEAR_COPY})")
+        if row["said"]:
+            stands = known[row["representative_site"], row["representative_head"]].title
+            itself = (row["representative_site"], row["representative_head"]) == (row["site"], row["head"])
+            mine = "which it stands for" if itself else f"which {stands} stands for"
+            sentences.append(f"one of {row['size']} heads of {where} that attend alike, {mine}")
     return tuple(tuple(told.get(key, ())) for key in known)
 
 

@@ -155,5 +155,16 @@ def test_a_head_like_the_one_that_stands_for_it_does_not_stand_for_itself() -> N
     found = replace(found, pairs=found.pairs.assign(js=[0.0, 0.3, 0.3, 0.3, 0.3, 0.1]))
     found = replace(found, groups=group_table(found))
     marks = group_marks(found, places(found))
-    assert marks[0] == ("one of 2 heads of layer 0 that attend alike, which it stands for",)
-    assert marks[1] == ("one of 2 heads of layer 0 that attend alike, which layer 0 head 0 stands for",)
+    copies = "one of 2 near copies in layer 0 (JS below 0.02)"
+    assert marks[0] == (copies, "one of 2 heads of layer 0 that attend alike, which it stands for")
+    assert marks[1] == (copies, "one of 2 heads of layer 0 that attend alike, which layer 0 head 0 stands for")
+
+
+@pytest.mark.parametrize(("rest", "words"), [(0.3, 0), (0.03, 5)])
+def test_what_an_odd_head_leaves_is_a_group_where_it_is_clear(rest: float, words: int) -> None:
+    found = made(1, 6)
+    odd = (found.pairs["head_a"] == 2) | (found.pairs["head_b"] == 2)
+    found = replace(found, pairs=found.pairs.assign(js=np.where(odd, 0.6, rest)))
+    found = replace(found, groups=group_table(found))
+    assert sorted(found.groups["size"]) == [1, 5, 5, 5, 5, 5]
+    assert sum("attend alike" in str(mark) for mark in group_marks(found, places(found))) == words

@@ -21,8 +21,8 @@ SEEN = {
 }
 SHOWN = 12  # heads of a type by name
 ABOUT = (
-    "A head has a type where it goes half of the way or more from chance to all that it could do. Most heads do several"
-    " things, and have none: their scores are on the map and on their cards."
+    "A head has a type where it goes far enough from chance to all that it could do, for most types half of the way."
+    " Most heads do several things, and have none: their scores are on the map and on their cards."
 )
 
 
