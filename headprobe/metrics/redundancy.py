@@ -59,7 +59,7 @@ class Redundancy:
         ),
     )
     formula = "G = AAᵀ over a sequence's rows; aat_sq = ‖G - I‖_F²; rcos = mean over i ≠ j of Gᵢⱼ² / (Gᵢᵢ Gⱼⱼ)"
-    baseline = "rcos of uniform attention: 1 under a full mask, 1/2 under a causal one; aat_sq: n - 1 under a full mask"
+    baseline = "rcos 1 under a full mask, 1/2 under a causal one; aat_sq n - 1 under a full mask"
     source = "after Lin et al. 2017, eq. 8, read within a head; split and rcos: own"
 
     def observe(self, tile: AttentionTile) -> RedundancyTotal:

@@ -95,7 +95,7 @@ def _section(metric: Metric) -> str:
             "",
             *([f"**What it tells.** {READ[metric.name]}\n"] if metric.name in READ else []),
             f"**Formula.** {metric.formula}\n",
-            f"**Uniform attention has** {metric.baseline}.\n",
+            f"**Baseline (uniform attention).** {metric.baseline}.\n",
             f"**Source.** {metric.source}\n",
         ]
     )

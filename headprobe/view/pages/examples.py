@@ -14,7 +14,8 @@ from headprobe.view.wording import capital
 PAIR = "similar pair"
 ABOUT = (
     "Every token on the left looks at the tokens on the right that its lines lead to: the stronger a line, the more"
-    " of its attention goes there. Below 2 % none is drawn."
+    " of its attention goes there. Below 2 % none is drawn. These are texts that were measured: --no-examples leaves"
+    " them out."
 )
 RAW = " It is the model's own attention: special tokens are in it, although the numbers on this page treat them apart."
 CUT = " Texts that are too long for a picture were read again up to the end of a sentence."
