@@ -14,6 +14,13 @@ class LeastDiverse:
     where: str
     heads: int
     effective: float
+    alone: bool
+
+    @property
+    def words(self) -> str:
+        """In a sentence that begins with "the"."""
+        of = "" if self.alone else ", the fewest of any layer"
+        return f"{self.heads} heads of {self.where} act like {self.effective:.1f} different ones{of}"
 
 
 def near_copies(report: Report) -> int | None:
@@ -25,10 +32,11 @@ def near_copies(report: Report) -> int | None:
 
 
 def least_diverse(report: Report) -> LeastDiverse | None:
-    """None where effective heads were not measured."""
-    layers = report.layers
+    """None where effective heads were not measured, or no layer has heads to compare."""
+    layers = report.layers[report.layers["heads"] > 1]
     if "effective_heads" not in layers or layers["effective_heads"].isna().all():
         return None
     share = layers["effective_heads"] / layers["heads"]
     least = layers[share == share.min()].iloc[0]
-    return LeastDiverse(layer_words(report, least), int(least["heads"]), float(least["effective_heads"]))
+    heads, effective = int(least["heads"]), float(least["effective_heads"])
+    return LeastDiverse(layer_words(report, least), heads, effective, alone=len(layers) == 1)

@@ -89,8 +89,7 @@ def _summary(report: Report) -> str:
         sentences.append(f"{near} of {len(heads)} heads nearly repeat another head (JS below {NEAR_COPY} nats).")
     if least is not None:
         sentences.append(
-            f"The {least.heads} heads of {least.where} act like {least.effective:.1f} different ones, the fewest of any"
-            f" layer; over all layers the mean is {layers['effective_heads'].mean():.1f} of"
+            f"The {least.words}; over all layers the mean is {layers['effective_heads'].mean():.1f} of"
             f" {layers['heads'].mean():.3g}."
         )
     if "rcos" in heads and heads["rcos"].notna().any():

@@ -18,7 +18,7 @@ Wanted = tuple[str, str, int, int | None]  # column, title, rank, decimals (None
 def heads_table(report: Report, sort: str | None, top: int | None) -> Table:
     """`top` heads (None for all) in order of a column, the most redundant first by default; `UsageError` if unknown."""
     heads = report.heads
-    by = sort or next((name for name in ("rcos", "js_mean", "entropy") if name in heads), "head")
+    by = sort or next((name for name in ("rcos", "js_mean", "entropy") if name in heads), "layer")
     if by not in heads:
         raise UsageError("E-SORT", f'no column "{by}" to sort by', nearest(by, map(str, heads.columns)))
     ordered = heads.sort_values([by, "site", "head"], ascending=[by in ("site", "layer", "head"), True, True])
@@ -133,7 +133,7 @@ def cell(value: object, decimals: int | None) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     number = float(value)  # type: ignore[arg-type]  # a cell of a numeric column
-    return f"{number:.{decimals}f}"
+    return f"{number:z.{decimals}f}"
 
 
 def _nearest(row: dict[Any, Any]) -> str:

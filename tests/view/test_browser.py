@@ -142,6 +142,7 @@ def test_tables_are_sorted(shown: Shown) -> None:
     [
         ("rcos > 0.5", lambda heads: (heads["rcos"].round(3) > 0.5).sum()),
         ("layer = 3 head <= 4", lambda heads: ((heads["layer"] == 3) & (heads["head"] <= 4)).sum()),
+        ("JS mean < 0.3 layer=1", lambda heads: ((heads["js_mean"].round(3) < 0.3) & (heads["layer"] == 1)).sum()),
         ("nothing of this", lambda heads: 0),
         ("nosuch > 1", lambda heads: 0),
         ("", lambda heads: len(heads)),

@@ -10,7 +10,7 @@ from headprobe.groups import best_count, medoid, root_js
 from headprobe.view.colours import SEQUENTIAL, STEPS
 from headprobe.view.document import Similarities, Similarity
 from headprobe.view.groups import CLEAR
-from headprobe.view.html.pictures import Indices, branch_edges, indices, pack, png, smaller, tree_path
+from headprobe.view.html.pictures import Indices, branch_edges, indices, pack, png, smaller, tree_path, tree_width
 
 BYTES = 255  # entries of a packed number: 0 for nothing in common to 254 for the same, 255 for what is missing
 MOST_PICTURE = 512  # heads on a side of a picture that is not packed: finer than a screen shows it
@@ -31,6 +31,7 @@ def matrix_part(found: Similarities, prefix: str) -> dict[str, Any]:
         "words": _words(first, name),
         "tree": tree_path(first.merges),
         "heads": len(first.places),
+        "width": tree_width(len(first.places)),
         "labels": [place.short for place in first.places] if len(first.places) <= MOST_LABELS else [],
         "order": [(prefix + place.name, place.short) for place in first.places],
         "thumbs": [_thumb(each) for each in found.choices[:MOST_THUMBS]] if len(found.choices) > 1 else [],
@@ -47,7 +48,8 @@ def matrix_data(found: Similarities) -> dict[str, Any]:
         names = [place.name for place in each.places]
         within = next((at for at, known in whole if known.issuperset(names)), None)
         made: dict[str, Any] = {
-            "title": each.title, "names": names, "tree": tree_path(each.merges), "groups": _groups(each),
+            "title": each.title, "names": names, "tree": tree_path(each.merges), "width": tree_width(len(names)),
+            "groups": _groups(each),
         }  # fmt: skip
         if within is None:
             made["packed"] = {name: pack(entries(each, name)) for name in quantities if name in each.matrices}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.uint8]
 CLEAR = 255  # the palette's last entry has no colour
+TREE = 400  # units that a tree is wide at least
 
 
 def png(indices: Indices, palette: Sequence[str]) -> str:
@@ -57,12 +58,18 @@ def pack(entries: Indices) -> str:
     return base64.b64encode(zlib.compress(entries[np.triu_indices(len(entries), 1)].tobytes(), 9)).decode()
 
 
+def tree_width(leaves: int) -> int:
+    """How wide a tree's drawing is: what is drawn too small and stretched comes out blurred."""
+    return leaves * max(1, TREE // leaves)
+
+
 def tree_path(merges: NDArray[np.float64], height: float = 100.0) -> str:
-    """A tree as an SVG path: the leaf at place i of the order is at x = i + 0.5, roots are up at y = 0."""
+    """A tree as an SVG path: leaves are side by side in `tree_width`, in their order, and roots are up at y = 0."""
     leaves = len(merges) + 1
     top = float(merges[:, 2].max()) or 1.0
     places = _leaf_places(merges, leaves)
-    across = {leaf: place + 0.5 for leaf, place in places.items()}
+    unit = tree_width(leaves) / leaves
+    across = {leaf: unit * (place + 0.5) for leaf, place in places.items()}
     up = dict.fromkeys(range(leaves), height)
     parts = []
     for i, (left, right, distance, _) in enumerate(merges.tolist()):

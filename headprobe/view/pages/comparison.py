@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from dataclasses import replace
 
 import pandas as pd
 
@@ -11,19 +12,21 @@ from headprobe.view.columns import described
 from headprobe.view.comparison import changes_table, layers_table, metrics_table, partners_table
 from headprobe.view.document import Block, Document, Heading, Heads, Measure, Section, Step, Summary
 from headprobe.view.pages.evidence import facts, noted, rests_on
-from headprobe.view.pages.measures import Words, measure
+from headprobe.view.pages.measures import LEAST_SPAN, Words, measure, span
 from headprobe.view.pages.words import shown_name
 
 MOST_CHANGES = 100  # in the table
 MOST_MARKS = 6  # of a head
+CHANGE: Words = {"about": "change", "family": "change"}
 GLANCE = (
-    "A row is a layer, a cell is a head. Drift is how far a head's attention moved; of every other quantity the colour"
-    " is the change, orange where it rose and purple where it fell."
+    "A row is a layer, a cell is a head. {} the colour is the change, orange where it rose and purple where it fell."
 )
+MOVED = "Drift is how far a head's attention moved; of every other quantity"
+MATCHED = "JS is how far apart the two heads of a match are; of every other quantity"
 DRIFT = {
-    "tv": "share of the head's attention that goes elsewhere",
-    "js": "Jensen-Shannon divergence between base and tuned",
-}
+    "tv": ("share of the head's attention that goes elsewhere", 1.0),
+    "js": ("Jensen-Shannon divergence between base and tuned", math.log(2)),
+}  # and what they can be at most
 
 
 def comparison_page(comparison: Comparison, *, top: int | None = None) -> Document:
@@ -69,11 +72,14 @@ def _glance(comparison: Comparison, places: Places) -> list[Block]:
     if matched(comparison):
         js = dict(zip(keys, rows["js"].astype("float64"), strict=True))
         about = "JS between the head and the one that it is matched with"
-        measures.insert(0, measure("js", [js[key] for key in keys], about=about, unit="nats", family="match"))
+        least = LEAST_SPAN * math.log(2)
+        nearness = measure("js", [js[key] for key in keys], least=least, about=about, unit="nats", family="match")
+        measures.insert(0, nearness)
     if not measures:
         return []
     known = tuple(places.place(*key) for key in keys)
-    heads = Heads(known, tuple(measures), marks=_marks(comparison, keys), labels=_partners(rows), about=GLANCE)
+    about = GLANCE.format(MATCHED if matched(comparison) else MOVED)
+    heads = Heads(known, tuple(measures), marks=_marks(comparison, keys), labels=_partners(rows), about=about)
     return [Section("Where it changed", "heads", short="Heads"), heads]
 
 
@@ -83,22 +89,26 @@ def _drift(comparison: Comparison, keys: list[tuple[int, int]]) -> list[Measure]
         return []
     by_key = drift.set_index(["site", "head"])
     return [
-        measure(f"drift {name}", by_key[name].reindex(keys).tolist(), about=about, family="drift", more="it moved far")
-        for name, about in DRIFT.items()
+        measure(
+            f"drift {name}", by_key[name].reindex(keys).tolist(), least=LEAST_SPAN * most, about=about, family="drift",
+            more="it moved far",
+        )
+        for name, (about, most) in DRIFT.items()
         if name in by_key and by_key[name].notna().any()
-    ]
+    ]  # fmt: skip
 
 
 def _changes(comparison: Comparison, keys: list[tuple[int, int]]) -> list[Measure]:
     known, made = described("head"), []
     for metric, rows in comparison.heads.groupby("metric", sort=False):
         values = rows.drop_duplicates(["site", "head"]).set_index(["site", "head"])["change"].reindex(keys)
-        if values.isna().all():
+        found = known.get(str(metric))
+        if values.isna().all() or (found is not None and found.family == "validity"):
             continue
-        about = known[str(metric)].column.about if metric in known else ""
-        family = known[str(metric)].family if metric in known else "change"
-        words: Words = {"about": f"change: {about}" if about else "change", "family": family}
-        made.append(measure(f"Δ {metric}", values.tolist(), signed=True, **words))
+        words: Words = {"about": f"change: {found.column.about}", "family": found.family} if found else CHANGE
+        widest = span(found.column if found else None, rows[["base", "tuned"]].abs().max().max())
+        least = 2 * LEAST_SPAN * widest  # it can rise or fall by so much
+        made.append(measure(f"Δ {metric}", values.tolist(), signed=True, least=least, **words))
     return made
 
 
@@ -140,5 +150,5 @@ def _tables(comparison: Comparison, places: Places, top: int) -> list[Block]:
         changes = [*changes_table(comparison, places, top), *metrics_table(comparison)]
         tables = [Section("What changed", "changes", about, "Changes"), *changes] if changes else []
     if len(comparison.layers):
-        tables += [Section("Layers", "layers"), layers_table(comparison, places)]
+        tables += [Section("Layers", "layers"), replace(layers_table(comparison, places), title="Attention layers")]
     return tables

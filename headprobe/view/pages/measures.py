@@ -7,6 +7,7 @@ from typing import TypedDict, Unpack
 
 import pandas as pd
 
+from headprobe.metrics import Column
 from headprobe.report import NAMES, Report
 from headprobe.view.columns import Described, described
 from headprobe.view.document import Measure
@@ -18,7 +19,7 @@ FIRST = ("rcos", "js_mean", "entropy_norm")  # what is shown before anybody choo
 LAST = ("zero_frac",)
 ERRORS = "_se"  # how sure another column is: in the table, not on the map
 NEAREST = "nearest_js"
-LEAST_SPAN = 0.05  # of all the values that a quantity can have: a scale of less would make a picture of noise
+LEAST_SPAN = 0.05  # of all values that a quantity can have (see `span`): a scale of less makes a picture of noise
 FROM_ZERO = 0.5  # a scale begins at zero where the smallest value is not more than this share of the largest
 
 
@@ -58,7 +59,7 @@ def _scores(report: Report) -> list[Measure]:
     ]
     return [
         measure(
-            f"{name} (type)", by_head[name].reindex(keys).tolist(), signed=True, family="types",
+            f"{name} (type)", by_head[name].reindex(keys).tolist(), signed=True, least=2 * LEAST_SPAN, family="types",
             about=f"how much the head is one of the type {name}, beyond uniform attention",
         )
         for name in names
@@ -123,14 +124,22 @@ def _measure(report: Report, name: str, found: Described | None) -> Measure:
         "family": found.family if found else "js" if name == NEAREST else "other",
         "more": column.more if column else "different" if name == NEAREST else "",
     }
-    span = column.high - (column.low or 0.0) if column is not None and column.high is not None else 0.0
-    made = measure(name, report.heads[name].astype("float64").tolist(), signed=signed, least=LEAST_SPAN * span, **words)
+    values = report.heads[name].astype("float64")
+    least = LEAST_SPAN * (math.log(2) if name == NEAREST else span(column, values.abs().max()))
+    made = measure(name, values.tolist(), signed=signed, least=least, **words)
     baselines = report.baselines
     if name not in baselines or baselines[name].isna().all() or signed:
         return made
     by_site = dict(zip(baselines["site"], baselines[name].astype("float64"), strict=True))
     uniform = tuple(_known(by_site.get(site)) for site in report.heads["site"])
     return replace(made, uniform=uniform)
+
+
+def span(column: Column | None, largest: float) -> float:
+    """How far the values of a column can be apart; where nothing bounds them, the largest that there is."""
+    if column is not None and column.high is not None:
+        return column.high - (column.low or 0.0)
+    return 0.0 if math.isnan(largest) else float(largest)
 
 
 def _known(value: float | None) -> float | None:

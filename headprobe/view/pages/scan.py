@@ -117,14 +117,12 @@ def _notable(report: Report, known: Places) -> tuple[tuple[tuple[int, float], ..
 def _alike(report: Report, known: Places, top: int | None) -> list[Block]:
     if report.pairs.empty or not pair_columns(report):
         return []
-    found = similarities(report, known)
-    section = Section("Which heads are alike", "similarity", short="Similarity")
+    found, blocks = similarities(report, known), list[Block]()
+    if found:
+        blocks = [Section("Which heads are alike", "similarity", short="Similarity"), Similarities(found, ALIKE)]
+    about = "Candidates for a closer look, not for removal."
     pairs = pairs_table(report, min(top or MOST_PAIRS, MOST_PAIRS), apart=True)
-    return [
-        *([section, Similarities(found, ALIKE)] if found else []),
-        Section("The most similar pairs", "pairs", "Candidates for a closer look, not for removal.", "Pairs"),
-        pairs,
-    ]
+    return [*blocks, Section("The most similar pairs", "pairs", about, "Pairs"), pairs]
 
 
 def _numbers(report: Report, sort: str | None, top: int | None) -> list[Block]:

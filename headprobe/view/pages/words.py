@@ -1,5 +1,6 @@
 """A scan in words: three sentences for somebody who reads nothing else, numbers to remember, and what to do next."""
 
+import math
 import shlex
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -14,6 +15,7 @@ LOOKS = {
     "next_mass": "the token after",
 }  # fmt: skip
 HALF = 0.5
+LITTLE = 0.02  # of a head's attention
 MOST_TYPES = 4
 
 
@@ -60,10 +62,7 @@ def _repeats(report: Report) -> str:
         some = f"{near} of {len(report.heads)} heads nearly {'repeats' if near == 1 else 'repeat'} another one"
         parts.append(f"{none or some} {where}")
     if least is not None:
-        parts.append(
-            f"{'the' if parts else 'The'} {least.heads} heads of {least.where} act like {least.effective:.1f} different"
-            " ones, the fewest of any layer"
-        )
+        parts.append(f"{'the' if parts else 'The'} {least.words}")
     return f"{'; '.join(parts)}." if parts else ""
 
 
@@ -72,8 +71,13 @@ def _looks(report: Report) -> str:
     means = {name: float(heads[name].mean()) for name in LOOKS if name in heads and heads[name].notna().any()}
     if not means:
         return ""
-    name = max(means, key=lambda each: means[each])
-    share = f"On average {100 * means[name]:.0f} % of a head's attention goes to {LOOKS[name]}"
+    beyond = {name: mean - _chance(report, name) for name, mean in means.items()}
+    name = max(beyond, key=lambda each: beyond[each])
+    share = (
+        f"On average {100 * means[name]:.0f} % of a head's attention goes to {LOOKS[name]}"
+        if beyond[name] >= LITTLE
+        else "On average no fixed place gets much more of a head's attention than uniform attention would give it"
+    )
     strong = {each: int((heads[each] > HALF).sum()) for each in means}
     told = [f"{count} to {LOOKS[each]}" for each, count in strong.items() if count]
     clear = _types(report)
@@ -82,6 +86,12 @@ def _looks(report: Report) -> str:
     if not told:
         return f"{share}, and no head gives more than half of its attention to one fixed place."
     return f"{share}; heads that give more than half of it to one fixed place: {', '.join(told)}."
+
+
+def _chance(report: Report, name: str) -> float:
+    """What uniform attention has on average; 0 where that was not measured."""
+    mean = float(report.baselines[name].mean()) if name in report.baselines else math.nan
+    return 0.0 if math.isnan(mean) else mean
 
 
 def _types(report: Report) -> str:
@@ -98,11 +108,14 @@ def _types(report: Report) -> str:
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:
-    figures = [(f"{len(report.heads):,}", "heads"), (f"{len(report.layers):,}", "layers of attention")]
     near, layers = near_copies(report), report.layers
+    figures = [
+        (f"{len(report.heads):,}", "head" if len(report.heads) == 1 else "heads"),
+        (f"{len(layers):,}", f"layer{'' if len(layers) == 1 else 's'} of attention"),
+    ]
     if near is not None:
         figures.append((f"{near:,}", "nearly repeat another head"))
-    if "effective_heads" in layers and layers["effective_heads"].notna().any():
+    if least_diverse(report) is not None:
         figures.append(
             (f"{layers['effective_heads'].mean():.1f}", f"different heads a layer, of {layers['heads'].mean():.3g}")
         )

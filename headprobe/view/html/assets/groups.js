@@ -11,7 +11,7 @@ const grouping = (article, box, square, title) => {
   const { clear } = article.data.matrices;
   square.append(frames);
   tree.append(line);
-  let shown = null; // { cut, names, alike }
+  let shown = null; // { cut, names, width, alike }
 
   const parts = (count) => {
     const edges = [0, ...shown.cut.edges.slice(0, count - 1).sort((a, b) => a - b), shown.names.length];
@@ -71,7 +71,7 @@ const grouping = (article, box, square, title) => {
     }));
     const top = cut.heights[0] || 1;
     const height = 100.5 - (50 * (cut.heights[count - 2] + cut.heights[count - 1])) / top;
-    for (const [key, value] of Object.entries({ x2: names.length, y1: height, y2: height })) line.setAttribute(key, value);
+    for (const [key, value] of Object.entries({ x2: shown.width, y1: height, y2: height })) line.setAttribute(key, value);
     plot(count);
   };
   slider.addEventListener("input", () => show(Number(slider.value)));
@@ -85,7 +85,7 @@ const grouping = (article, box, square, title) => {
     part.hidden = frames.hidden = !choice.groups;
     line.style.display = choice.groups ? "" : "none";
     if (!choice.groups) return;
-    shown = { cut: choice.groups, names: choice.names, alike };
+    shown = { cut: choice.groups, names: choice.names, width: choice.width, alike };
     slider.max = String(choice.groups.silhouettes.length + 1);
     one(part, ".most").textContent = `${slider.max} groups`;
     show(choice.groups.best);

@@ -91,7 +91,7 @@ const matrix = (article) => {
     paint();
     const size = shown.names.length;
     const tree = one(box, ".tree");
-    tree.setAttribute("viewBox", `0 0 ${size} 101`);
+    tree.setAttribute("viewBox", `0 0 ${choice.width} 101`);
     one(tree, "path").setAttribute("d", choice.tree);
     tree.classList.toggle("many", size > 150);
     const few = size <= MOST_LABELS;

@@ -35,9 +35,15 @@ const sortable = (table) => {
   });
 };
 
+// A title may have blanks in it, like "of heads".
+const comparisons = (titles) => {
+  const names = titles.filter(Boolean).map((title) => title.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  names.sort((a, b) => b.length - a.length);
+  return new RegExp(`(${[...names, "[^\\s<>=]+"].join("|")})\\s*(>=|<=|>|<|=)\\s*([+-]?[\\d.]+)`, "gi");
+};
 const tests = (wanted, titles) => {
   const made = [];
-  const rest = wanted.replace(/([^\s<>=]+)\s*(>=|<=|>|<|=)\s*([+-]?[\d.]+)/g, (_, title, sign, value) => {
+  const rest = wanted.replace(comparisons(titles), (_, title, sign, value) => {
     const column = titles.findIndex((each) => each.toLowerCase() === title.toLowerCase());
     made.push(column < 0 ? () => false : (row) => compare[sign](number(row.cells[column].textContent), parseFloat(value)));
     return " ";
