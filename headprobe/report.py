@@ -249,16 +249,18 @@ def _unknown(column: "pd.Series[Any]") -> "pd.Series[bool]":
 
 
 def _table(kind: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
-    """A table from its columns; raises `ValueError` if it lacks what names a row, or has words for numbers."""
+    """A table from its columns; raises `ValueError` if it lacks what names a row, or has other cells than it can."""
+    wrong = next((name for name, values in columns.items() if not set(map(type, values)) <= _cells(kind, name)), None)
+    if wrong is not None:
+        raise ValueError(f"{kind} has cells in {wrong} that can't be there")
     table = pd.DataFrame(columns)
     if kind in LATER and not any(columns.values()):
         return no_rows(kind)
     if kind in MAY_BE_EMPTY and not columns:
         return table
     absent = [name for name in NAMES[kind] if name not in table or bool(table[name].isna().any())]
-    words = [name for name in table if name not in WORDS and any(isinstance(v, str) for v in table[name])]
-    if absent or words:
-        raise ValueError(f"{kind} has {'no ' + absent[0] if absent else f'words in {words[0]}'}")
+    if absent:
+        raise ValueError(f"{kind} has no {absent[0]}")
     unknown = [name for name, values in columns.items() if values and all(value is None for value in values)]
     table[unknown] = table[unknown].astype("float64")
     for name in ("nearest_layer", "nearest_head", "window"):
@@ -267,6 +269,13 @@ def _table(kind: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
     if kind == "examples":
         _check_lists(table)
     return table
+
+
+def _cells(kind: str, name: str) -> set[type]:
+    """What a column's cells can be: whole numbers (or yes and no) where they name a row, else numbers or nothing."""
+    if name in WORDS or name in LISTS:
+        return {list} if name in LISTS else {str, type(None)}
+    return {int, bool} if name in NAMES[kind] else {int, float, bool, type(None)}
 
 
 def _check_lists(table: pd.DataFrame) -> None:

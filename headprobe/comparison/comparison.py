@@ -156,7 +156,8 @@ def _check_rows(tables: dict[str, pd.DataFrame]) -> None:
 
 def _options(values: dict[str, Any]) -> dict[str, Any]:
     """As they are; raises `TypeError` or `ValueError` where the confidence is no number."""
-    float(values.get("confidence", 0))
+    if not isinstance(values.get("confidence", 0.0), int | float):
+        raise ValueError("confidence is no number")
     return dict(values)
 
 

@@ -32,13 +32,15 @@ def plain(document: Document) -> tuple[Simple, ...]:
 
 
 def grids(heads: Heads, measure: Measure) -> list[Grid]:
-    """A measure as layers × heads, a grid for each stack."""
+    """A measure as layers × heads, a grid for each stack that has numbers of it."""
     made = []
     for stack, layers in heads.stacks().items():
         columns = range(1 + max(head for row in layers.values() for head in row))
         values = tuple(
             tuple(measure.values[row[head]] if head in row else None for head in columns) for row in layers.values()
         )
+        if all(value is None for row in values for value in row):
+            continue
         title = f"{measure.name} of every head" + (f", {stack} attention" if stack else "")
         labels = tuple(f"L{layer}" for _, layer in layers)
         made.append(Grid(title, labels, tuple(f"H{head}" for head in columns), values, measure.low, measure.high))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headprobe.comparison import Comparison
 from headprobe.errors import EnvironmentFailure, UsageError, nearest, printable
 from headprobe.grouping import scaled
-from headprobe.view.changes import SIGNIFICANT
+from headprobe.view.changes import SIGNIFICANT, matched
 from headprobe.view.document import Document, Heading, Heads, Measure, Similarities, Similarity
 from headprobe.view.labels import name_points
 from headprobe.view.plain import grids, matrix_grid
@@ -150,7 +150,7 @@ def head_map(page: Document, title: str | None) -> "Figure":
 
 @styled
 def changes(comparison: Comparison, page: Document, name: str | None) -> "Figure":
-    """A quantity of every head in the base and in the model made from it; what is filled is more than chance."""
+    """A quantity of every head in both models; what is filled is more than chance (of matched heads nothing is)."""
     metrics = list(dict.fromkeys(comparison.heads["metric"]))
     name = name or next((each for each in ("rcos", "js_mean", "entropy_norm") if each in metrics), str(metrics[0]))
     if name not in metrics:
@@ -176,7 +176,8 @@ def changes(comparison: Comparison, page: Document, name: str | None) -> "Figure
     axes.set_xlabel(f"{name} in the base")
     axes.set_ylabel(f"{name} in the tuned model")
     _layers(figure, axes, shown)
-    _heading(figure, page, f"filled: changed by more than chance (q < {SIGNIFICANT})")
+    chance = f"filled: changed by more than chance (q < {SIGNIFICANT})"
+    _heading(figure, page, "heads beside those that they are matched with" if matched(comparison) else chance)
     most = np.argsort(-np.where(sure, np.abs(tuned - base), -1), kind="stable")[: min(MOST_NAMED, int(sure.sum()))]
     heads = [f"L{row['layer']} H{row['head']}" for row in rows.iloc[most].to_dict("records")]
     name_points(figure, axes, np.stack([base, tuned], axis=1), heads, most)

@@ -33,7 +33,7 @@ def heads_table(report: Report, sort: str | None, top: int | None) -> Table:
     known = places(report)
     mine = tuple(known[row["site"], row["head"]].name for row in records)
     links = {[name for name, *_ in wanted].index("head"): mine}
-    if "nearest_js" in heads and heads["nearest_js"].notna().any():
+    if {"nearest_layer", "nearest_head", "nearest_js"} <= set(heads) and heads["nearest_js"].notna().any():
         links[len(columns)] = _nearest_names(records, known)
         columns += NEAREST
         for cells, row in zip(rows, records, strict=True):

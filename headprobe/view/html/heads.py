@@ -51,8 +51,8 @@ def in_cell(value: float | None, measure: Measure) -> str:
     if value is None:
         return ""
     decimals = min(measure.decimals, 2)
-    text = f"{value:.{decimals}f}"
-    return f"{value:.1f}" if len(text) > 5 and decimals else text
+    text = f"{value:z.{decimals}f}"
+    return f"{value:z.1f}" if len(text) > 5 and decimals else text
 
 
 def _map(

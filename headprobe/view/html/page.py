@@ -18,6 +18,7 @@ from headprobe.view.html.widths import width_rules
 
 ASSETS = Path(__file__).parent / "assets"
 MOST_TITLE = 200  # characters of the window's title
+MOST_COLUMNS = 99  # of a table that can be left out on paper
 SCRIPTS = ("start.js", "tables.js", "heads.js", "groups.js", "matrix.js", "card.js")
 
 
@@ -75,7 +76,8 @@ def _styles() -> str:
     for name, colours in (("s", SEQUENTIAL), ("d", SIGNED)):
         rules += [f".{name}{i}{{background:{colour};color:{ink(colour)}}}" for i, colour in enumerate(colours)]
     rules += width_rules()
-    return "\n".join([*rules, _text("print.css")])
+    left_out = [f".x{i} tr>:nth-child({i})" for i in range(1, MOST_COLUMNS + 1)]
+    return "\n".join([*rules, _text("print.css"), f"@media print{{{','.join(left_out)}{{display:none}}}}"])
 
 
 @cache

@@ -30,6 +30,7 @@ from headprobe.view.html.widths import width_class
 
 Part = dict[str, Any]
 PAPER = 4  # columns of this rank and above find no room on paper
+WIDE = 12  # columns that paper has room for in letters of the usual size
 LONG = 24  # characters of a cell
 
 
@@ -126,8 +127,14 @@ def _table(block: Table, prefix: str) -> Part:
     classes = [_column_class(i, column, block) for i, column in enumerate(block.columns)]
     return {
         "kind": "table", "title": block.title, "columns": block.columns, "classes": classes, "rows": rows,
-        "note": block.note, "paper": PAPER,
+        "note": block.note, "printed": _printed(block),
     }  # fmt: skip
+
+
+def _printed(table: Table) -> str:
+    """Classes that say which columns are not on paper, and whether the others are many."""
+    left_out = [f"x{i}" for i, column in enumerate(table.columns, 1) if column.rank >= PAPER]
+    return " ".join([*left_out, *["wide"] * (len(table.columns) - len(left_out) > WIDE)])
 
 
 def _column_class(at: int, column: TableColumn, table: Table) -> str:

@@ -56,4 +56,6 @@ def _words(values: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(_value(each) for each in value)
+    if isinstance(value, bool):
+        return "yes"  # what is not so is not told
     return shown_name(value) if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else str(value)

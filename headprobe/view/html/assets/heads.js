@@ -7,8 +7,8 @@ const colour = (value, measure) => {
 };
 const short = (value, measure) => {
   if (value === null) return "none";
-  const text = value.toFixed(Math.min(measure.decimals, 2));
-  return text.length > 5 && measure.decimals ? value.toFixed(1) : text;
+  const text = fixed(value, Math.min(measure.decimals, 2));
+  return text.length > 5 && measure.decimals ? fixed(value, 1) : text;
 };
 
 const heads = (article) => {

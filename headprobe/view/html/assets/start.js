@@ -17,6 +17,7 @@ const draw = (name, words) => {
 };
 const all = (where, what) => [...where.querySelectorAll(what)];
 const one = (where, what) => where.querySelector(what);
+const fixed = (value, decimals) => value.toFixed(decimals).replace(/^-(0\.?0*)$/, "$1"); // no zero is below zero
 const written = (value, measure) =>
   value === null ? "none" : (measure.signed && value > 0 ? "+" : "") + value.toFixed(measure.decimals);
 const articles = all(document, ".report").map((element) => {
