@@ -8,6 +8,7 @@ import typer
 
 from headprobe.cli.options import accepting, written
 from headprobe.cli.show import check_are_files, check_output_options, say, top
+from headprobe.errors import UsageError
 
 FORMATS = ("table", "markdown", "html")
 PAGES = (".html", ".md")
@@ -62,6 +63,8 @@ def report(
     from headprobe.write.atomic import atomic_write
 
     found = [load_result(name, examples=examples) for name in results]
+    if options["sort"] is not None and not any(hasattr(each, "pairs") for each in found):
+        raise UsageError("E-SORT", "nothing here has a table to sort", "Heads are sorted where a scan is shown.")
     whole = [page_of(each, sort=options["sort"], top=options["top"] or None) for each in found]
     for name in options["output"]:
         atomic_write(Path(name), page_bytes(Path(name).suffix, whole))

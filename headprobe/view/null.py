@@ -6,6 +6,7 @@ import pandas as pd
 
 from headprobe.report import Report
 from headprobe.view.document import Block, Paragraph, Table, TableColumn
+from headprobe.view.places import stacks
 
 ABOUT = {
     "random-init": "the same architecture with fresh weights",
@@ -22,12 +23,14 @@ def null_blocks(report: Report) -> list[Block]:
     runs = int(report.null_layers["run"].nunique())
     mine, draws = _by_layer(report.heads, report.layers), _by_run(report)
     names = [name for name in SHOWN if name in mine and name in draws]
-    columns = [TableColumn("kind", text=True), TableColumn("layer")]
+    kinds = stacks(report)
+    several = kinds.nunique() > 1
+    columns = [*[TableColumn("kind", text=True)] * several, TableColumn("layer")]
     for name in names:
         columns += [TableColumn(SHOWN[name]), TableColumn("null"), TableColumn("excess"), TableColumn("z", rank=1)]
     rows = []
     for row in mine.reset_index().to_dict("records"):
-        cells = [str(row["kind"]), str(row["layer"])]
+        cells = [*[str(kinds[row["site"]])] * several, str(row["layer"])]
         for name in names:
             drawn = draws.loc[draws.index.get_level_values("site") == row["site"], name]
             excess = row[name] - drawn.mean()

@@ -34,7 +34,7 @@ STYLE: Any = {  # whose type is a list of every setting that there is
     "font.size": 8, "axes.titlesize": 9, "axes.linewidth": 0.6, "svg.fonttype": "path", "svg.hashsalt": "headprobe",
     "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
-PAIRS_HINT = "Give a scan that has pairs (--pairs layer or model), or plot another kind."
+PAIRS_HINT = "Give a scan that has js of pairs (--pairs layer or model), or plot another kind."
 HEADS_HINT = "Give a scan or a comparison: an audit has none."
 QUANTITIES = {
     "js": "JS in nats", "cos": "cosine", "bc": "Bhattacharyya coefficient", "cka": "linear CKA of outputs",

@@ -54,9 +54,8 @@ def check_output(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
 def _probe(folder: Path, path: Path) -> None:
     """Try to write, and leave nothing: a missing folder is made later, a file's must exist."""
     if path.suffix and not folder.is_dir():
-        raise EnvironmentFailure(
-            "E-OUTPUT", f"-o {path} can't be written: no folder {folder}", f"Run: mkdir -p {folder}"
-        )
+        hint = "" if folder.exists() else f"Run: mkdir -p {folder}"
+        raise EnvironmentFailure("E-OUTPUT", f"-o {path} can't be written: {folder} is no folder", hint)
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     try:
         with TemporaryFile(dir=existing):

@@ -11,6 +11,7 @@ from headprobe.report import Report
 from tests.conftest import Run, edit_json
 from tests.view.made import made
 from tests.view.parsing import Page
+from tests.view.test_page import compared
 
 TEXTS = ("--text", "sample_inputs/texts/short.txt", "-n", "6")
 BERT, TUNED = "sample_inputs/tiny-bert", "sample_inputs/tiny-bert-finetuned"
@@ -96,6 +97,15 @@ def test_what_can_go_wrong_is_one_line(
     assert (found.code, found.out) == (code, "")
     assert len(found.err.splitlines()) == 1
     assert said in found.err
+
+
+def test_a_comparison_has_nothing_to_sort(run: Run, saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "changes.json"
+    compared().save(path)
+    found = run("report", path, "--sort", "rcos")
+    assert (found.code, found.out) == (2, "")
+    assert "error[E-SORT]: nothing here has a table to sort." in found.err
+    assert run("report", path, saved / "report.json", "--sort", "rcos").code == 0
 
 
 @pytest.mark.parametrize(
