@@ -39,7 +39,8 @@ def test_every_number_stands_alone(low: float, high: float, columns: int, width:
             )
         else:
             near = [10.0 ** -len(word.partition(".")[2]) / 2 + 1e-9 for word in words]
-            assert np.less_equal(np.abs(np.subtract(list(map(float, words)), row)), near).all()
+            apart = np.array(list(map(float, words))) - np.array(row, dtype=float)
+            assert np.less_equal(np.abs(apart), near).all()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

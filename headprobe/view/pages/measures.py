@@ -1,16 +1,20 @@
 """The numbers of heads as measures to choose from: a report's columns, with what the registry says of them."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import pandas as pd
 
-from headprobe.metrics import Column
 from headprobe.report import NAMES, Report
 from headprobe.view.columns import Described, described
 from headprobe.view.document import Measure
+
+if TYPE_CHECKING:
+    from headprobe.metrics import Column
 
 NO_MEASURES = {
     *NAMES["heads"], "tower", "sequences", "queries", "row_error", "leak", "nearest_layer", "nearest_head",
