@@ -25,7 +25,7 @@ from tests.oracle_types import type_metrics
 
 MAX_LENGTH = 40
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
-NAMES = ("tiny-bert", "tiny-llama", "tiny-bart", "tiny-vit", "minilm")
+SAMPLED = ("tiny-bert", "tiny-llama", "tiny-bart", "tiny-vit")
 # Batch sizes, tiles of all rows and of so many rows of the largest layer.
 WAYS: tuple[dict[str, Any], ...] = (
     {"batch_size": 1}, {"batch_size": 8}, {"batch_size": 8, "rows": 1}, {"batch_size": 8, "rows": 7}, {},
@@ -107,7 +107,7 @@ def _attentions(model: Any, out: Any, special: np.ndarray | None) -> Any:
         yield maps_of(cross, "cross", special)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*SAMPLED, pytest.param("minilm", marks=pytest.mark.slow)])
 def truth(request: pytest.FixtureRequest) -> Truth:
     name: str = request.param
     return _truth(request.getfixturevalue("minilm") if name == "minilm" else SAMPLES / name)

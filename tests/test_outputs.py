@@ -26,7 +26,7 @@ from tests.capture.models import CONFIGS
 from tests.capture.watching import make
 from tests.conftest import SAMPLES, Run
 
-ROWS = [(100, "H1   0.79  1.00 -0.00"), (45, "H1   .79 1.00 -.00"), (20, "H1 9955")]
+ROWS = [(100, "H1   0.79  1.00 -0.00"), (45, "H1  0.79 1.00 -.00"), (20, "H1 9955")]
 PAIRS = ["cka", "cka_unbiased", "ocos", "ocos_centred"]
 NORMS = ["norm_sum", "norm_entropy", "norm_confidence", "norm_self", "norm_first"]
 LENGTHS = (9, 5, 12, 3)

@@ -33,6 +33,7 @@ def test_a_scan_is_the_same(name: str, given: dict[str, Any], monkeypatch: pytes
     same(whole, headprobe.scan(SAMPLES / name, **options), skip=("groups",) if name == "tiny-vit" else ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("special", ["keep", "drop-keys", "drop-queries"])
 def test_what_is_known_of_tokens_stays_with_them(special: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"texts": TEXTS, "special": special, "probe": True, "batch_size": 5}

@@ -113,6 +113,7 @@ def test_a_hub_model_is_downloaded_once_and_its_commit_recorded(hub: Hub, tmp_pa
     assert len(set(tables)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "status", "headers", "code"),
     [

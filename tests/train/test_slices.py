@@ -18,6 +18,8 @@ from headprobe.train.slices import HeadParameters, sliced
 from tests.capture.models import GPT2, LLAMA, SIZE
 from tests.train.families import FAMILIES, batch, build
 
+OFTEN = ("bert", "llama", "gpt2", "bart", "t5")  # the other families take long: with make test-slow
+
 # What reads the heads of attention that capture sees by its softmax alone; "" where the module gives them.
 READERS = {"mpnet": "o", "bloom": "dense", "gptj": "out_proj", "mpt": "out_proj", "deberta-v2": ""}
 
@@ -81,7 +83,9 @@ def perturbed(blocks: tuple[Block, ...], unit: int) -> Iterator[None]:
             block.parameter.copy_(old)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def test_a_slice_is_one_heads(family: str) -> None:
     model, given = build(family), batch(family)
     plain = Watched(family, model, given)
